@@ -1,0 +1,80 @@
+"""Time as integers: nanoseconds since the epoch, UTC, written as RFC 3339.
+
+The only module that asks what time it is. Record times honour SOURCE_DATE_EPOCH, so that a store
+can be built reproducibly; expiries follow the wall clock, so that they expire.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from imgtool.errors import InvalidArgument
+
+SECOND = 1_000_000_000
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
+
+# Times that RFC 3339 can write: years 0001 to 9999.
+_MIN_SECONDS = -62135596800
+_MAX_SECONDS = 253402300799
+
+
+def wall() -> int:
+    """The wall clock, in nanoseconds since the epoch: what expiries are compared with."""
+    return time.time_ns()
+
+
+def now() -> int:
+    """The time to write into a record, in nanoseconds: SOURCE_DATE_EPOCH (seconds) if set, else the wall clock.
+
+    Raises:
+        InvalidArgument: SOURCE_DATE_EPOCH is set and is not a whole number of seconds.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if not epoch:
+        return wall()
+    if not (epoch.isascii() and epoch.isdigit() and len(epoch) <= 12 and int(epoch) <= _MAX_SECONDS):
+        raise InvalidArgument(f"SOURCE_DATE_EPOCH is '{epoch[:40]}', expected whole seconds since 1970")
+    return int(epoch) * SECOND
+
+
+def format_time(ns: int) -> str:
+    """RFC 3339 in UTC, always with nine decimals: the one form that records use."""
+    seconds, rest = divmod(ns, SECOND)
+    t = time.gmtime(seconds)
+    return f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}.{rest:09d}Z"
+
+
+def parse_time(text: str) -> int:
+    """Nanoseconds since the epoch of an RFC 3339 time; decimals past the ninth are dropped.
+
+    Raises:
+        InvalidArgument: `text` is not RFC 3339 (section 5.6), or no such day or hour exists.
+    """
+    import calendar
+    import re
+
+    m = re.fullmatch(
+        r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,64}))?(?:[Zz]|([+-])(\d\d):(\d\d))",
+        text,
+        re.ASCII,
+    )
+    if m:
+        year, month, day, hour, minute, second = (int(g) for g in m.groups()[:6])
+        offset_h, offset_m = int(m[9] or 0), int(m[10] or 0)
+        if (
+            year >= 1
+            and 1 <= month <= 12
+            and 1 <= day <= calendar.monthrange(year, month)[1]
+            and hour <= 23
+            and minute <= 59
+            and second <= 59
+            and offset_h <= 23
+            and offset_m <= 59
+        ):
+            seconds = calendar.timegm((year, month, day, hour, minute, second))
+            seconds -= (offset_h * 3600 + offset_m * 60) * (-1 if m[8] == "-" else 1)
+            if _MIN_SECONDS <= seconds <= _MAX_SECONDS:
+                return seconds * SECOND + int((m[7] or "").ljust(9, "0")[:9])
+    raise InvalidArgument(f"'{text[:64]}' is not an RFC 3339 time")

@@ -1,0 +1,111 @@
+"""Digests: the only way from text to a name in the objects tree, and the only list of algorithms.
+
+The grammar and the registered algorithms are those of the OCI image-spec (descriptor.md, "Digests").
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Protocol
+
+from imgtool.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from typing_extensions import Buffer
+
+SHA256 = "sha256"
+SHA512 = "sha512"
+BLAKE3 = "blake3"
+
+# Algorithm -> length of its hexadecimal form.
+_HEX_LENGTH = {SHA256: 64, SHA512: 128, BLAKE3: 64}
+ALGORITHMS = tuple(_HEX_LENGTH)
+
+_SYNTAX = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[A-Za-z0-9=_-]+", re.ASCII)
+_HEX = re.compile(r"[0-9a-f]+", re.ASCII)
+
+
+class Hasher(Protocol):
+    """What `hashlib` objects and blake3 have in common."""
+
+    def update(self, data: Buffer, /) -> object: ...
+    def hexdigest(self) -> str: ...
+
+
+class Digest(str):
+    """`algorithm:hex`, checked. Made by `parse` or `of`, compared and sorted as its text."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Check `text` and return it as a digest.
+
+        Raises:
+            InvalidArgument: not text, not the OCI grammar, an algorithm that imgtool does not
+                have, or a hexadecimal part of the wrong length or in upper case.
+        """
+        if not isinstance(text, str):
+            raise InvalidArgument(f"digest is {_kind(text)}, expected text such as sha256:…")
+        if not _SYNTAX.fullmatch(text):
+            raise InvalidArgument(f"invalid digest '{text[:140]}'")
+        algorithm, _, encoded = text.partition(":")
+        length = _HEX_LENGTH.get(algorithm)
+        if length is None:
+            raise InvalidArgument(
+                f"unsupported digest algorithm '{algorithm[:40]}'",
+                hint=f"imgtool has {', '.join(ALGORITHMS)}",
+            )
+        if len(encoded) != length:
+            raise InvalidArgument(
+                f"invalid digest '{text[:140]}': {len(encoded)} digits, {algorithm} has {length}"
+            )
+        if not _HEX.fullmatch(encoded):
+            raise InvalidArgument(f"invalid digest '{text}': digits must be 0-9a-f")
+        return str.__new__(cls, text)
+
+    @classmethod
+    def of(cls, data: Buffer, algorithm: str = SHA256) -> Self:
+        """The digest of bytes in memory."""
+        h = new_hasher(algorithm)
+        h.update(data)
+        return cls.from_hasher(algorithm, h)
+
+    @classmethod
+    def from_hasher(cls, algorithm: str, hasher: Hasher) -> Self:
+        """The digest of what `hasher`, made by `new_hasher(algorithm)`, has seen."""
+        return str.__new__(cls, f"{algorithm}:{hasher.hexdigest()}")
+
+    @property
+    def algorithm(self) -> str:
+        return self[: self.index(":")]
+
+    @property
+    def encoded(self) -> str:
+        """The hexadecimal part."""
+        return self[self.index(":") + 1 :]
+
+
+def new_hasher(algorithm: str) -> Hasher:
+    """A fresh hasher.
+
+    Raises:
+        InvalidArgument: imgtool does not have `algorithm`.
+    """
+    if algorithm == BLAKE3:
+        from blake3 import blake3
+
+        return blake3()
+    if algorithm in _HEX_LENGTH:
+        import hashlib
+
+        return hashlib.new(algorithm)
+    raise InvalidArgument(
+        f"unsupported digest algorithm '{algorithm[:40]}'", hint=f"imgtool has {', '.join(ALGORITHMS)}"
+    )
+
+
+def _kind(value: object) -> str:
+    return "null" if value is None else f"a {type(value).__name__}"

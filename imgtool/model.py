@@ -1,0 +1,149 @@
+"""The nouns: descriptor, image, content, ingest, lease, namespace. Values without behaviour or I/O.
+
+Descriptors have the fields of the OCI image-spec (descriptor.md); the others those of containerd's
+`core/images`, `core/content`, `core/leases`. All times are nanoseconds since the epoch, UTC; all
+sizes are bytes. `unknown` carries the keys of a record that this version does not know, so that an
+update by an older imgtool does not lose them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from imgtool.digest import Digest
+from imgtool.errors import InvalidArgument
+from imgtool.names import check_labels, check_name
+
+SIZE_MAX = 2**63 - 1
+
+__all__ = [
+    "ContentInfo",
+    "Descriptor",
+    "Image",
+    "IngestStatus",
+    "Lease",
+    "Namespace",
+    "Platform",
+    "check_image",
+    "replace",
+]
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What an image runs on: the `platform` of an index's descriptor."""
+
+    os: str = ""
+    architecture: str = ""
+    variant: str = ""
+    os_version: str = ""
+    os_features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """What names content: media type, digest and size, as in a manifest."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    platform: Platform | None = None
+    artifact_type: str = ""
+    urls: tuple[str, ...] = ()
+    data: str | None = None  # base64, as in the document
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Image:
+    """A named record that points to a target."""
+
+    name: str
+    target: Descriptor
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created: int = 0
+    updated: int = 0
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ContentInfo:
+    """A content record: what makes an object visible in one namespace, with its labels there."""
+
+    digest: Digest
+    size: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created: int = 0
+    updated: int = 0
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class IngestStatus:
+    """An unfinished write."""
+
+    ref: str
+    offset: int  # bytes kept so far
+    total: int  # bytes expected, 0 if not said
+    started: int
+    updated: int
+    expires: int | None = None  # gc takes it from then on; None: held by a lease
+    expected: Digest | None = None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A root for gc that is no image. `resources` maps a type (`content`, `ingests`, …) to its ids."""
+
+    id: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    created: int = 0
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A namespace and its labels."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created: int = 0
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_image(image: Image) -> Image:
+    """`image` without its empty labels and annotations, if a store may hold it.
+
+    As containerd (`metadata/images.go`, `boltutil/helpers.go`): name and media type not empty,
+    digest valid, size above 0, each label at most 4,096 bytes; an entry whose value is empty is
+    not stored.
+
+    Raises:
+        InvalidArgument: it may not.
+    """
+    check_name(image.name)
+    check_labels(image.labels)
+    target = image.target
+    Digest.parse(target.digest)
+    if not target.media_type:
+        raise InvalidArgument(f"image '{image.name}': target has no media type")
+    check_name(target.media_type, "media type")
+    if isinstance(target.size, bool) or not 0 < target.size <= SIZE_MAX:
+        raise InvalidArgument(f"image '{image.name}': target has size {target.size}, expected more than 0")
+    for key, value in target.annotations.items():
+        if "\0" in key + value:
+            raise InvalidArgument(f"image '{image.name}': annotation '{key[:64]}' contains NUL")
+    return replace(
+        image,
+        target=replace(target, annotations=without_empty(target.annotations)),
+        labels=without_empty(image.labels),
+    )
+
+
+def without_empty(mapping: Mapping[str, str]) -> dict[str, str]:
+    """`mapping` without the entries whose value is empty: writing such an entry removes it."""
+    return {k: v for k, v in mapping.items() if v}

@@ -1,0 +1,136 @@
+"""What may be a name, and how a name becomes a file name.
+
+Rules are containerd's (`identifiers/validate.go`, `labels/validate.go`, `metadata/images.go`);
+file names are those of imgtool-store(5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from imgtool.errors import InvalidArgument
+
+DEFAULT_NAMESPACE = "default"
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", re.ASCII)
+_IDENTIFIER_MAX = 76
+_LABEL_MAX = 4096
+_REF_MAX = 1024
+_NAME_MAX = 32768
+_FILE_NAME_MAX = 240
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+
+
+def check_namespace(name: str) -> str:
+    """`name` if it is a containerd identifier: 1 to 76 bytes, alphanumeric runs joined by one of `.`, `_`, `-`.
+
+    Raises:
+        InvalidArgument: it is not.
+    """
+    if not name:
+        raise InvalidArgument("namespace is required")
+    if len(name) > _IDENTIFIER_MAX:
+        raise InvalidArgument(f"namespace '{name[:80]}' is longer than {_IDENTIFIER_MAX} bytes")
+    if not _IDENTIFIER.fullmatch(name):
+        raise InvalidArgument(
+            f"invalid namespace '{name}'", hint="letters and digits, joined by single '.', '_' or '-'"
+        )
+    return name
+
+
+def check_name(name: object, what: str = "image name") -> str:
+    """`name` if it can name a record: valid UTF-8 without NUL, 1 to 32,768 bytes. No reference grammar.
+
+    Raises:
+        InvalidArgument: it cannot.
+    """
+    return _check_text(name, what, _NAME_MAX)
+
+
+def check_ref(ref: object) -> str:
+    """`ref` if it can name an ingest: valid UTF-8 without NUL, 1 to 1,024 bytes.
+
+    Raises:
+        InvalidArgument: it cannot.
+    """
+    return _check_text(ref, "ref", _REF_MAX)
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Check every label: text without NUL, key and value together at most 4,096 bytes.
+
+    Raises:
+        InvalidArgument: one is not.
+    """
+    for key, value in labels.items():
+        if not (isinstance(key, str) and isinstance(value, str)):
+            raise InvalidArgument(f"label '{key}' is not text")
+        size = len(_utf8(key, "label key")) + len(_utf8(value, f"label '{key[:64]}'"))
+        if size > _LABEL_MAX:
+            raise InvalidArgument(
+                f"label '{key[:64]}' has {size} bytes with its value, at most {_LABEL_MAX} fit"
+            )
+
+
+def file_name(name: str) -> str:
+    """The file name, without suffix, of the record called `name`.
+
+    Every byte outside `[A-Za-z0-9._-]` is written `%XX`, and so is a leading dot; a result over
+    240 bytes is replaced by `~` and the blake3 of the name. See imgtool-store(5).
+    """
+    raw = name.encode()
+    text = "".join(chr(b) if b in _PLAIN else f"%{b:02X}" for b in raw)
+    if text.startswith("."):
+        text = "%2E" + text[1:]
+    if len(text) > _FILE_NAME_MAX:
+        from imgtool.digest import BLAKE3, Digest
+
+        return "~" + Digest.of(raw, BLAKE3).encoded
+    return text
+
+
+def name_of_file(stem: str) -> str | None:
+    """The name whose `file_name` is `stem`; None where it is a hash, or no name of ours."""
+    if stem.startswith("~") or not stem:
+        return None
+    raw = bytearray()
+    i = 0
+    while i < len(stem):
+        if stem[i] == "%":
+            pair = stem[i + 1 : i + 3]
+            if not re.fullmatch(r"[0-9A-F]{2}", pair, re.ASCII):
+                return None
+            raw.append(int(pair, 16))
+            i += 3
+        elif ord(stem[i]) in _PLAIN:
+            raw.append(ord(stem[i]))
+            i += 1
+        else:
+            return None
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return name if file_name(name) == stem else None
+
+
+def _check_text(text: object, what: str, limit: int) -> str:
+    if not isinstance(text, str):
+        raise InvalidArgument(f"{what} is not text")
+    if not text:
+        raise InvalidArgument(f"{what} is empty")
+    size = len(_utf8(text, what))
+    if size > limit:
+        raise InvalidArgument(f"{what} '{text[:40]}…' has {size} bytes, at most {limit} fit")
+    return text
+
+
+def _utf8(text: str, what: str) -> bytes:
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{what} is not valid UTF-8") from None
+    if b"\0" in raw:
+        raise InvalidArgument(f"{what} contains NUL")
+    return raw

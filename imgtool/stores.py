@@ -1,0 +1,439 @@
+"""The contracts: what a store does, whoever keeps the bytes.
+
+The cut is containerd's (`core/content/content.go`, `core/images/image.go`, `core/leases/lease.go`):
+**ContentStore = Manager + Provider + IngestManager + Ingester**, and **ImageStore**, each bound to
+one namespace; **Store** joins them. `imgtool.disk` keeps them in files, `imgtool.memory` in dicts;
+both pass the suites in `tests/conformance/`. Functions take the narrowest protocol that serves them.
+
+Every method may raise InvalidArgument for an argument that could never be right, and PermissionDenied,
+ResourceExhausted, Unavailable or ImgtoolError for what the machine refuses; only what says more is
+listed. A change that raised has changed nothing. A change that returned is durable.
+
+`filters` are containerd's (see `imgtool.filters`): arguments are OR, commas inside one are AND, none
+match everything. Lists are in byte order of the name, id or digest.
+
+`on_error`: what to do with a record that cannot be read while listing. None raises at the first;
+a function is called with the DataLoss for each, and the listing goes on without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from imgtool.digest import Digest
+from imgtool.errors import ImgtoolError
+from imgtool.model import ContentInfo, Image, IngestStatus, Lease, Namespace
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from typing_extensions import Buffer
+
+OnError = Callable[[ImgtoolError], None] | None
+
+
+class Reader(Protocol):
+    """Open content. The caller closes it; `with` does."""
+
+    size: int
+
+    def read(self, n: int = -1, /) -> bytes:
+        """The next `n` bytes, fewer at the end, empty past it; -1 means all that is left."""
+
+    def read_at(self, n: int, offset: int) -> bytes:
+        """Up to `n` bytes from `offset`; the position of `read` stays."""
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Provider(Protocol):
+    """Reads content."""
+
+    def reader(self, digest: Digest) -> Reader:
+        """Open the content called `digest`. Its bytes are not hashed here: who needs that reads with
+        `imgtool.oci.blob.read`, or hashes on the way.
+
+        Raises:
+            NotFound: this namespace has no record of it.
+            DataLoss: it has, and the object is missing or of another size.
+        """
+
+
+class Manager(Protocol):
+    """Knows which content a namespace has, and its labels."""
+
+    def info(self, digest: Digest) -> ContentInfo:
+        """The record of `digest`.
+
+        Raises:
+            NotFound: this namespace has none.
+            DataLoss: the record cannot be read.
+        """
+
+    def update(self, info: ContentInfo, *paths: str) -> ContentInfo:
+        """Replace labels of `info.digest` by those in `info`; returns the record as it is then.
+
+        Args:
+            info: digest and labels; an empty value removes its label.
+            paths: `labels` or `labels.KEY`; none replaces all labels.
+
+        Raises:
+            NotFound: this namespace has no record of it.
+        """
+
+    def list(self, *filters: str, on_error: OnError = None) -> Iterator[ContentInfo]:
+        """The records that match. Fields: `digest`, `labels.KEY`."""
+
+    def delete(self, digest: Digest) -> None:
+        """Drop the record. The bytes go with a later gc, when no namespace has them; images that
+        refer to it are not asked.
+
+        Raises:
+            NotFound: this namespace has none.
+        """
+
+
+class Writer(Protocol):
+    """One write that is under way. Closed without commit, a named one stays to be resumed; an
+    anonymous one is gone.
+    """
+
+    ref: str
+
+    def status(self) -> IngestStatus: ...
+
+    def digest(self) -> Digest:
+        """The digest of the bytes so far."""
+
+    def write(self, data: Buffer, /) -> int:
+        """Append all of `data`; returns its length."""
+
+    def copy_from(self, fd: int, limit: int | None = None) -> int:
+        """Append what the file descriptor still gives, the fastest way there is.
+
+        Args:
+            fd: open for reading; a regular file is read from its current position.
+            limit: read at most so many bytes and one more, to notice that there are too many.
+
+        Returns:
+            the number of bytes appended.
+        """
+
+    def truncate(self, size: int) -> None:
+        """Start over.
+
+        Raises:
+            InvalidArgument: `size` is not 0.
+        """
+
+    def replay(self) -> None:
+        """Go back to the start without dropping what is kept. What is written from here on is
+        compared with the kept bytes; from the first difference on, those are replaced. So a repeat
+        of a stream resumes it, and another stream is never mixed with it.
+        """
+
+    def commit(
+        self,
+        *,
+        size: int | None = None,
+        expected: Digest | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> ContentInfo:
+        """Publish the bytes under their digest, durable, with a record in this namespace.
+
+        Bytes that the store already has are replaced by these (which heals a damaged object).
+
+        Args:
+            size: what the length must be.
+            expected: what the bytes must hash to; in another algorithm than the writer's it is
+                computed anew.
+            labels: of the new record.
+
+        Raises:
+            FailedPrecondition: length or digest differ; the ingest stays as it is.
+            AlreadyExists: this namespace already had the record, which is unchanged; the ingest is gone.
+        """
+
+    def close(self) -> None:
+        """End without commit; nothing happens when it has been committed."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class IngestManager(Protocol):
+    """Knows the unfinished writes of a namespace."""
+
+    def status(self, ref: str) -> IngestStatus:
+        """
+        Raises:
+            NotFound: no such ingest.
+        """
+
+    def statuses(self, *filters: str) -> Iterator[IngestStatus]:
+        """The ingests that match. Field: `ref`."""
+
+    def abort(self, ref: str) -> None:
+        """Drop an ingest and its bytes.
+
+        Raises:
+            NotFound: no such ingest.
+            Unavailable: another process is writing it.
+        """
+
+
+class Ingester(Protocol):
+    """Writes content."""
+
+    def writer(
+        self,
+        ref: str,
+        *,
+        size: int | None = None,
+        expected: Digest | None = None,
+        algorithm: str | None = None,
+        lease: str | None = None,
+    ) -> Writer:
+        """Start or resume the write named `ref`, at the end of the bytes it has.
+
+        Args:
+            ref: names the write while it lasts, not the content; 1 to 1,024 bytes of UTF-8.
+            size: its length if known; a resumed write that was opened with another one starts over.
+            expected: what the bytes will hash to; it also chooses the algorithm.
+            algorithm: what to hash with where nothing is expected; sha256 unless said.
+            lease: the lease that holds the ingest and then the content; without one the ingest
+                expires after 24 h.
+
+        Raises:
+            AlreadyExists: `expected` is recorded in this namespace and whole.
+            NotFound: no such lease.
+            Unavailable: another process is writing `ref`.
+        """
+
+    def stage(self, *, algorithm: str) -> Writer:
+        """Start an anonymous write, which cannot be resumed and leaves nothing when closed."""
+
+
+class ContentStore(Manager, Provider, IngestManager, Ingester, Protocol):
+    """The content of one namespace."""
+
+
+class ImageStore(Protocol):
+    """The images of one namespace."""
+
+    def get(self, name: str) -> Image:
+        """
+        Raises:
+            NotFound: no such image.
+            DataLoss: its record cannot be read.
+        """
+
+    def names(self) -> list[str]:
+        """All names, without reading the records where that is possible."""
+
+    def list(self, *filters: str, on_error: OnError = None) -> Iterator[Image]:
+        """The images that match. Fields: `name`, `target.digest`, `target.mediatype`,
+        `labels.KEY`, `annotations.KEY` (of the target).
+        """
+
+    def create(self, image: Image, *, needs: Iterable[Digest] = ()) -> Image:
+        """Add an image; its times are set here. Brings the namespace into being.
+
+        Args:
+            image: the record; its content need not be there, as in containerd.
+            needs: digests that must be recorded here and whole in the moment the image appears,
+                so that no gc can have taken them since the caller looked.
+
+        Raises:
+            AlreadyExists: the name is taken.
+            NotFound: one of `needs` is not there.
+        """
+
+    def update(
+        self, image: Image, *paths: str, if_target: Digest | None = None, needs: Iterable[Digest] = ()
+    ) -> Image:
+        """Replace parts of the image called `image.name`; `created` stays, `updated` is set.
+
+        Args:
+            image: the values.
+            paths: `labels`, `labels.KEY`, `target`, `annotations`, `annotations.KEY`, applied in
+                order; none replaces the whole record, labels and annotations too.
+            if_target: change it only if its target has this digest.
+            needs: as in `create`.
+
+        Raises:
+            NotFound: no such image, or one of `needs` is not there.
+            FailedPrecondition: the target is not `if_target`.
+        """
+
+    def rename(self, name: str, new: str, *, if_target: Digest | None = None) -> Image:
+        """Create `new` with the record of `name`, then delete `name`: two changes, in that order.
+        A repeat after a crash between them finishes: `new` with the same target counts as created.
+
+        Raises:
+            NotFound: neither is there.
+            AlreadyExists: `new` has another target.
+            FailedPrecondition: the target is not `if_target`.
+        """
+
+    def delete(self, name: str, *, target: Digest | None = None) -> Image:
+        """Remove the record and return it; its content stays until gc.
+
+        Raises:
+            NotFound: no such image.
+            FailedPrecondition: the image points to another digest than `target`.
+        """
+
+
+class LeaseStore(Protocol):
+    """The leases of one namespace. A lease holds resources, by type (`content`, `ingests`) and id,
+    until it is deleted or the time in its label `containerd.io/gc.expire` has passed.
+    """
+
+    def get(self, id: str) -> Lease:
+        """
+        Raises:
+            NotFound: no such lease.
+        """
+
+    def list(self, *filters: str, on_error: OnError = None) -> Iterator[Lease]:
+        """The leases that match. Fields: `id`, `labels.KEY`."""
+
+    def create(self, lease: Lease) -> Lease:
+        """
+        Raises:
+            AlreadyExists: the id is taken.
+        """
+
+    def update(self, lease: Lease, *paths: str) -> Lease:
+        """Replace labels; `paths` as in Manager.update.
+
+        Raises:
+            NotFound: no such lease.
+        """
+
+    def delete(self, id: str) -> None:
+        """
+        Raises:
+            NotFound: no such lease.
+        """
+
+    def add(self, id: str, type: str, *resources: str) -> None:
+        """Hold `resources`; those it holds already stay. They need not exist.
+
+        Raises:
+            NotFound: no such lease.
+        """
+
+    def remove(self, id: str, type: str, *resources: str) -> None:
+        """Let go of `resources`; those it does not hold are passed over.
+
+        Raises:
+            NotFound: no such lease.
+        """
+
+
+class NamespaceStore(Protocol):
+    """The namespaces of a store. One also comes into being with its first record."""
+
+    def get(self, name: str) -> Namespace:
+        """
+        Raises:
+            NotFound: no such namespace.
+        """
+
+    def list(self, *filters: str, on_error: OnError = None) -> Iterator[Namespace]:
+        """The namespaces that match. Fields: `name`, `labels.KEY`."""
+
+    def create(self, namespace: Namespace) -> Namespace:
+        """
+        Raises:
+            AlreadyExists: it is there.
+        """
+
+    def update(self, namespace: Namespace, *paths: str) -> Namespace:
+        """Replace labels; `paths` as in Manager.update. An absent namespace is created, as in containerd."""
+
+    def delete(self, name: str) -> None:
+        """Remove an empty namespace; its leases and ingests go with it.
+
+        Raises:
+            NotFound: no such namespace.
+            FailedPrecondition: it still has images or content.
+        """
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Content to publish: a writer that has all its bytes, and what `Writer.commit` takes."""
+
+    writer: Writer
+    size: int | None = None
+    expected: Digest | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Put:
+    """An image to publish. A name that has the same target already is left as it is; with another
+    target it fails (AlreadyExists) unless `replace`.
+    """
+
+    image: Image
+    replace: bool = False
+    needs: frozenset[Digest] = frozenset()
+
+
+@dataclass(frozen=True)
+class Published:
+    """What `Store.publish` did: a record for each commit, and for each put the image or its error."""
+
+    content: Sequence[ContentInfo]
+    images: Sequence[Image | ImgtoolError]
+
+
+class Store(Protocol):
+    """Images, content, leases and namespaces over one set of bytes."""
+
+    namespaces: NamespaceStore
+
+    def images(self, namespace: str) -> ImageStore: ...
+
+    def content(self, namespace: str) -> ContentStore: ...
+
+    def leases(self, namespace: str) -> LeaseStore: ...
+
+    def publish(
+        self,
+        namespace: str,
+        commits: Sequence[Commit] = (),
+        puts: Sequence[Put] = (),
+        *,
+        hold: Lease | None = None,
+    ) -> Published:
+        """Publish many things in one step, in which no gc can come between them: first all content,
+        then `hold`, then the images. Syncs are shared, so that thousands of files cost little more
+        than one. A crash leaves a prefix of that order; content without a name is gc's.
+
+        Args:
+            commits: content; a digest that is recorded already keeps its record, and the labels
+                given here are added to it.
+            puts: images, each for itself: one that fails does not stop the others.
+            hold: a lease to create, or to renew if its id is there: the labels are replaced, the
+                resources added.
+
+        Raises:
+            FailedPrecondition: the length or digest of a commit differs; nothing was published.
+        """
