@@ -1,0 +1,47 @@
+"""The process: standard descriptors, signals, exit status. Everything else is in `imgtool.cli`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TERMINATED = 143
+INTERRUPTED = 130
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. An exception, so that unwinding removes temporary files."""
+
+
+def main() -> int:
+    """Run the command line of this process; returns its exit status."""
+    import signal
+
+    def terminate(signum: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    try:
+        _fill_standard_descriptors()
+        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, terminate)
+        from imgtool.cli.app import run
+
+        return run(sys.argv[1:])
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Terminated:
+        return TERMINATED
+
+
+def _fill_standard_descriptors() -> None:
+    # A closed 0, 1 or 2 would be given to the next file that is opened, and be written to.
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""What every command gets: the global options, the store, stdout, and where failures go."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from imgtool.cli.failures import Failures
+from imgtool.cli.output import Output
+from imgtool.names import DEFAULT_NAMESPACE, check_namespace
+
+if TYPE_CHECKING:
+    from imgtool.stores import Store
+
+
+class Context:
+    """The world of one call. The attributes that are `None` or empty were not given."""
+
+    def __init__(self) -> None:
+        self.root_option: str | None = None
+        self.namespace_option: str | None = None
+        self.quiet = False
+        self.verbose = False
+        self.debug = False
+        self.progress = "auto"
+        self.lock_timeout = 30.0
+        self.format = "table"
+        self.failures = Failures(self)
+        self.out = Output(self)
+        self._store: Store | None = None
+
+    @property
+    def root(self) -> str:
+        """The store's directory: --root or $IMGTOOL_ROOT, $XDG_DATA_HOME/imgtool, ~/.local/share/imgtool."""
+        if self.root_option:
+            return self.root_option
+        data = os.environ.get("XDG_DATA_HOME", "")
+        if not os.path.isabs(data):  # the XDG specification: relative ones are to be ignored
+            data = os.path.expanduser("~/.local/share")
+        return f"{data.rstrip('/')}/imgtool"
+
+    @property
+    def namespace(self) -> str:
+        """The namespace.
+
+        Raises:
+            InvalidArgument: it can be none.
+        """
+        return check_namespace(DEFAULT_NAMESPACE if self.namespace_option is None else self.namespace_option)
+
+    @property
+    def json(self) -> bool:
+        """Whether stdout and stderr are for a program: `--format json` or `jsonl`."""
+        return self.format in ("json", "jsonl")
+
+    def store(self) -> Store:
+        """The store, opened at the first call."""
+        if self._store is None:
+            from imgtool.disk import open_store
+
+            self._store = open_store(self.root, lock_timeout=self.lock_timeout)
+        return self._store
+
+    def say(self, text: str) -> None:
+        """Talk on stderr, unless `-q`."""
+        if not self.quiet:
+            self.failures.note(text)

@@ -1,0 +1,315 @@
+"""Rows to stdout: table, JSON, template, plain identifiers. Data only; talk is in `failures`.
+
+What a person reads is escaped: a control character, a direction override or a line break in a name
+is shown as the `\\xNN` of its bytes. JSON and `-0` carry exact bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from imgtool.errors import ImgtoolError, InvalidArgument, from_oserror
+
+if TYPE_CHECKING:
+    from imgtool.cli.context import Context
+
+Row = Mapping[str, Any]
+"""A row as in JSON. A value may be a function without arguments: it is called only when it is shown."""
+
+FORMATS = ("table", "json", "jsonl")
+_STDOUT = 1
+
+
+class Output:
+    """stdout of one call."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._checked = False
+
+    def rows(
+        self,
+        noun: str,
+        rows: Iterable[Row],
+        columns: Mapping[str, Callable[[Row], str]],
+        *,
+        key: str = "name",
+        zero: bool = False,
+        header: bool = True,
+    ) -> None:
+        """Print `rows` in the format that was asked for.
+
+        Args:
+            noun: the plural under which JSON has them.
+            rows: read once, printed as they come except in a table.
+            columns: the table: heading -> cell.
+            key: the field that `-q` and `-0` print.
+            zero: end each line with NUL, and escape nothing.
+            header: print the headings.
+
+        Raises:
+            InvalidArgument: the format cannot be, or does not go with `zero`.
+        """
+        form, end = self._context.format, "\0" if zero else "\n"
+        if zero and self._context.json:
+            raise InvalidArgument(f"-0 does not go with --format {form}")
+        if form == "json":
+            self._json(noun, rows)
+        elif form == "jsonl":
+            for row in rows:
+                self.write(json_text(plain(row)) + "\n")
+        elif form not in FORMATS:
+            template = Template(form)
+            for row in rows:
+                self.write(template.render(row, exact=zero) + end)
+        elif self._context.quiet or zero:
+            for row in rows:
+                text = str(value(row, key))
+                self.write((text if zero else safe(text)) + end)
+        else:
+            self._table(rows, columns, header)
+
+    def document(self, noun: str, row: Row, text: Callable[[], str]) -> None:
+        """Print one thing: JSON as `{"schema": 1, noun: …}`, a template, or `text()`."""
+        if self._context.json:
+            self.write(json_text({"schema": 1, noun: plain(row)}) + "\n")
+        elif self._context.format not in FORMATS:
+            self.write(Template(self._context.format).render(row) + "\n")
+        else:
+            self.write(text())
+
+    def write(self, text: str) -> None:
+        """Write text as UTF-8.
+
+        Raises:
+            ImgtoolError: stdout is closed or full; BrokenPipeError: nobody reads it any more.
+        """
+        self._write(text.encode("utf-8", "surrogateescape"))
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write content.
+
+        Raises:
+            InvalidArgument: stdout is a terminal and the first bytes are no plain text.
+        """
+        if not self._checked:
+            self._checked = True
+            if sys.stdout is not None and sys.stdout.isatty() and not is_text(data):
+                raise InvalidArgument(
+                    "binary content is not written to a terminal", hint="redirect stdout to a file or a pipe"
+                )
+        self._write(data)
+
+    def flush(self) -> None:
+        """Hand everything to the system.
+
+        Raises:
+            ImgtoolError: stdout is full; BrokenPipeError: nobody reads it any more.
+        """
+        if sys.stdout is not None:
+            try:
+                sys.stdout.flush()
+            except OSError as error:
+                raise _lost(error) from None
+
+    def _write(self, data: bytes) -> None:
+        if sys.stdout is None:
+            raise ImgtoolError("cannot write to stdout: it is closed")
+        try:
+            sys.stdout.buffer.write(data)
+        except OSError as error:
+            raise _lost(error) from None
+
+    def _json(self, noun: str, rows: Iterable[Row]) -> None:
+        self.write(f'{{"schema": 1, {json_text(noun)}: [')
+        between = "\n"
+        for row in rows:
+            self.write(between + json_text(plain(row)))
+            between = ",\n"
+        self.write("]}\n" if between == "\n" else "\n]}\n")
+
+    def _table(self, rows: Iterable[Row], columns: Mapping[str, Callable[[Row], str]], header: bool) -> None:
+        lines = [list(columns)] if header else []
+        lines += [[safe(cell(row)) or "-" for cell in columns.values()] for row in rows]
+        if not lines:
+            return
+        widths = [max(map(width, column)) for column in zip(*lines, strict=True)]
+        widths[-1] = 0
+        for line in lines:
+            padded = (cell + " " * (size - width(cell)) for cell, size in zip(line, widths, strict=True))
+            self.write(" ".join(padded).rstrip() + "\n")
+
+
+def _lost(error: OSError) -> Exception:
+    """What to raise when stdout fails; from here on it is /dev/null, so that the exit of the
+    interpreter does not fail once more.
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, _STDOUT)
+    os.close(null)
+    return error if isinstance(error, BrokenPipeError) else from_oserror(error, "cannot write to stdout")
+
+
+class Template:
+    """`{field}`, `{field.key}`; `{{`, `}}`, `\\t`, `\\n`, `\\\\` as usual. Fields are those of a JSON row.
+
+    Raises:
+        InvalidArgument: braces do not pair, or there are none.
+    """
+
+    def __init__(self, text: str) -> None:
+        if "{" not in text:
+            raise InvalidArgument(
+                f"unknown format '{text}'",
+                hint=f"use {', '.join(FORMATS)} or a template such as '{{name}} {{target.digest}}'",
+            )
+        self._parts = list(_parse(text))
+
+    def render(self, row: Row, *, exact: bool = False) -> str:
+        """The line for `row`, escaped unless `exact`.
+
+        Raises:
+            InvalidArgument: `row` has no such field.
+        """
+        done = []
+        for literal, path in self._parts:
+            done.append(literal)
+            if path is not None:
+                text = _field(row, path)
+                done.append(text if exact else safe(text))
+        return "".join(done)
+
+
+def _parse(text: str) -> Iterator[tuple[str, str | None]]:
+    """Pairs of literal text and the field behind it."""
+    literal, i = "", 0
+    while i < len(text):
+        c, pair = text[i], text[i : i + 2]
+        if pair in ("{{", "}}", "\\\\", "\\t", "\\n"):
+            literal += {"{{": "{", "}}": "}", "\\\\": "\\", "\\t": "\t", "\\n": "\n"}[pair]
+            i += 2
+        elif c == "{":
+            end = text.find("}", i)
+            if end <= i + 1:
+                raise InvalidArgument(f"'{{' at position {i + 1} of the template is not closed by a field")
+            yield literal, text[i + 1 : end]
+            literal, i = "", end + 1
+        elif c == "}":
+            raise InvalidArgument(f"'}}' at position {i + 1} of the template closes nothing", hint="write }}")
+        else:
+            literal += c
+            i += 1
+    yield literal, None
+
+
+def _field(row: Row, path: str) -> str:
+    head, _, rest = path.partition(".")
+    if head not in row:
+        raise InvalidArgument(f"unknown field '{head}' in the template", hint=f"fields: {', '.join(row)}")
+    found = value(row, head)
+    while rest:
+        if not isinstance(found, Mapping):
+            return ""
+        if rest in found:
+            found, rest = value(found, rest), ""
+        else:
+            head, _, rest = rest.partition(".")
+            found = value(found, head) if head in found else None
+    if found is None:
+        return ""
+    return found if isinstance(found, str) else json_text(plain(found))
+
+
+def value(row: Row, key: str) -> Any:
+    """The field `key` of `row`, made if it is a function."""
+    found = row[key]
+    return found() if callable(found) else found
+
+
+def plain(thing: Any) -> Any:
+    """`thing` with every function in it called."""
+    if callable(thing):
+        thing = thing()
+    if isinstance(thing, Mapping):
+        return {k: plain(v) for k, v in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [plain(v) for v in thing]
+    return thing
+
+
+def json_text(thing: Any) -> str:
+    """One line of JSON: readable UTF-8, and `\\uNNNN` for what must not reach a terminal."""
+    import json
+
+    text = json.dumps(thing, ensure_ascii=False)
+    return text if text.isascii() else "".join(_json_char(c) for c in text)
+
+
+def _json_char(c: str) -> str:
+    # C1 controls, separators and lone surrogates are legal in a Python string but not on a terminal.
+    return c if c.isprintable() else "".join(f"\\u{unit:04x}" for unit in _utf16(ord(c)))
+
+
+def _utf16(point: int) -> tuple[int, ...]:
+    if point < 0x10000:
+        return (point,)
+    point -= 0x10000
+    return 0xD800 + (point >> 10), 0xDC00 + (point & 0x3FF)
+
+
+def safe(text: str) -> str:
+    """`text` for a terminal: what is not printable becomes the `\\xNN` of its UTF-8 bytes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "".join(f"\\x{b:02x}" for b in _bytes_of(c)) for c in text)
+
+
+def _bytes_of(c: str) -> bytes:
+    # Python keeps a byte of argv that is no UTF-8 as U+DC80 to U+DCFF.
+    return c.encode("utf-8", "surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass")
+
+
+def is_text(data: bytes) -> bool:
+    """Whether `data`, which may end in the middle of a character, is safe on a terminal as it is."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        if error.reason != "unexpected end of data":
+            return False
+        text = data[: error.start].decode()
+    return all(c.isprintable() or c in "\t\n\r" for c in text)
+
+
+def width(text: str) -> int:
+    """The columns that `text` takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def size_text(size: int, *, exact: bool = False) -> str:
+    """A size for a person: IEC units with one decimal, or the bytes."""
+    if exact or size < 1024:
+        return str(size) if exact else f"{size} B"
+    number, units = size / 1024, iter(("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
+    unit = next(units)
+    while number >= 1023.95:
+        number, unit = number / 1024, next(units)
+    return f"{number:.1f} {unit}"
+
+
+def short(digest: str, *, whole: bool = False) -> str:
+    """A digest for a person: the algorithm and twelve digits."""
+    algorithm, colon, encoded = digest.partition(":")
+    return digest if whole else f"{algorithm}{colon}{encoded[:12]}"
+
+
+def labels_text(labels: Mapping[str, str], *, whole: bool = False) -> str:
+    """Labels for a person, sorted: `k=v,…`, cut after 40 characters."""
+    text = ",".join(f"{k}={v}" for k, v in sorted(labels.items()))
+    return text if whole or len(text) <= 40 else text[:39] + "…"
