@@ -1,0 +1,203 @@
+"""What a descriptor stands for: everything that it reaches, walked without recursion.
+
+Documents come from outside, so the walk is bounded in depth and number and visits nothing twice
+(FAULTS T13). It reads manifests and indexes and, for platforms, configs; never a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from imgtool.digest import Digest
+from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, NotFound
+from imgtool.model import Descriptor, Platform
+from imgtool.oci import blob, descriptor, media, platforms
+from imgtool.oci.manifest import Manifest, parse
+from imgtool.oci.strictjson import load_object
+from imgtool.stores import Provider
+
+DEPTH_MAX = 32
+COUNT_MAX = 100_000
+
+Present = Callable[[Digest], bool]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A descriptor where the walk met it first.
+
+    `present`: its content is there, or inline in the descriptor. `optional`: it may be absent by
+    choice. `manifest`: what it says, where it is present and has children.
+    """
+
+    descriptor: Descriptor
+    depth: int
+    parent: Digest | None
+    present: bool
+    optional: bool
+    manifest: Manifest | None = None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All that some roots reach, in the order of the documents, parents before children."""
+
+    nodes: tuple[Node, ...]
+
+    def missing(self) -> list[Digest]:
+        """What is absent and must not be, each once: the graph is incomplete."""
+        return _digests(n for n in self.nodes if not (n.present or n.optional))
+
+    def absent(self) -> list[Digest]:
+        """What is absent by choice, each once: manifests of an index that are not there at all, and
+        layers that have urls or may not be passed on.
+        """
+        missing = set(self.missing())
+        return [d for d in _digests(n for n in self.nodes if not n.present) if d not in missing]
+
+    def size(self) -> int:
+        """The bytes of what is present, each content once."""
+        return sum({n.descriptor.digest: n.descriptor.size for n in self.nodes if n.present}.values())
+
+    def referrers(self) -> dict[Digest, list[Descriptor]]:
+        """The documents about a subject, by the subject's digest."""
+        found: dict[Digest, list[Descriptor]] = {}
+        for n in self.nodes:
+            if n.manifest and n.manifest.subject:
+                found.setdefault(n.manifest.subject.digest, []).append(n.descriptor)
+        return found
+
+
+def collect(
+    provider: Provider,
+    roots: Iterable[Descriptor],
+    present: Present,
+    *,
+    wrong: type[ImgtoolError] = DataLoss,
+) -> Graph:
+    """All nodes of `walk`, with its arguments and errors."""
+    return Graph(tuple(walk(provider, roots, present, wrong=wrong)))
+
+
+def walk(
+    provider: Provider,
+    roots: Iterable[Descriptor],
+    present: Present,
+    *,
+    wrong: type[ImgtoolError] = DataLoss,
+) -> Iterator[Node]:
+    """Every descriptor that `roots` reach, depth first, in the order of the documents.
+
+    A digest is met again only where it stands for something else: a document of another type or a
+    leaf, or absent where it may be and where it may not.
+
+    Args:
+        provider: has the manifests.
+        roots: where to begin; depth 0.
+        present: whether content is there.
+        wrong: as for `blob.read`.
+
+    Raises:
+        InvalidArgument: a document is malformed or larger than 4 MiB; one digest with two sizes;
+            deeper than 32 or more than 100,000 descriptors.
+    """
+    seen: set[tuple[Digest, str, bool]] = set()
+    sizes: dict[Digest, int] = {}
+    stack: list[tuple[Digest | None, bool, Iterator[Descriptor]]] = [(None, False, iter(roots))]
+    while stack:
+        parent, of_index, siblings = stack[-1]
+        d = next(siblings, None)
+        if d is None:
+            stack.pop()
+            continue
+        if sizes.setdefault(d.digest, d.size) != d.size:
+            raise InvalidArgument(f"content {d.digest} has two sizes: {sizes[d.digest]} and {d.size}")
+        here = d.data is not None or present(d.digest)
+        optional = of_index or bool(d.urls) or media.is_nondistributable(d.media_type)
+        key = (d.digest, d.media_type if media.has_children(d.media_type) else "", here or optional)
+        if key in seen:
+            continue
+        seen.add(key)
+        depth = len(stack) - 1
+        if depth > DEPTH_MAX or len(seen) > COUNT_MAX:
+            raise InvalidArgument(
+                f"graph has more than {DEPTH_MAX} levels below its root, at {d.digest}"
+                if depth > DEPTH_MAX
+                else f"graph has more than {COUNT_MAX} descriptors"
+            )
+        manifest = open_manifest(provider, d, wrong=wrong) if here else None
+        yield Node(d, depth, parent, here, optional, manifest)
+        if manifest:
+            stack.append((d.digest, manifest.is_index, iter(manifest.children())))
+
+
+def open_manifest(
+    provider: Provider, target: Descriptor, *, wrong: type[ImgtoolError] = DataLoss
+) -> Manifest | None:
+    """The manifest or index that `target` names; None if it is a leaf.
+
+    Args:
+        wrong: as for `blob.read`.
+
+    Raises:
+        InvalidArgument: it is malformed, or larger than 4 MiB.
+        NotFound: `provider` does not have it.
+    """
+    if not media.has_children(target.media_type):
+        return None
+    kind = "index" if media.is_index(target.media_type) else "manifest"
+    return parse(_read(provider, target, wrong), target.media_type, f"{kind} {target.digest}")
+
+
+def image_platforms(provider: Provider, target: Descriptor) -> list[str]:
+    """What `target` runs on, for a person: normalised, sorted, each once, `linux/arm/v7`.
+
+    A descriptor's own platform counts before what lies below it, an image's configuration where
+    nothing else says it; attestations run on `unknown` and are left out. What is absent, or is no
+    document of the kind that it should be, adds nothing.
+
+    Raises:
+        DataLoss: a document in the store does not have its bytes.
+    """
+    found: set[str] = set()
+    seen: set[Digest] = set()
+    todo = [(target, 0)]
+    while todo:
+        d, depth = todo.pop()
+        if d.digest in seen:
+            continue
+        platform = d.platform
+        if platform is None:
+            seen.add(d.digest)
+            try:
+                manifest = open_manifest(provider, d)
+                if manifest:
+                    if depth < DEPTH_MAX and len(seen) < COUNT_MAX:
+                        todo += [(c, depth + 1) for c in manifest.children()]
+                    continue
+                platform = _config_platform(provider, d)
+            except (InvalidArgument, NotFound):
+                continue
+        if platform and platform.os and "unknown" not in (platform.os, platform.architecture):
+            found.add(platforms.format(platforms.normalize(platform)))
+    return sorted(found)
+
+
+def _config_platform(provider: Provider, config: Descriptor) -> Platform | None:
+    if not media.is_config(config.media_type):
+        return None
+    document = load_object(_read(provider, config, DataLoss), f"config {config.digest}")
+    os, architecture, variant = (document.get(k) or "" for k in ("os", "architecture", "variant"))
+    if not (isinstance(os, str) and isinstance(architecture, str) and isinstance(variant, str)):
+        raise InvalidArgument(f"config {config.digest} has a platform that is not text")
+    return Platform(os=os, architecture=architecture, variant=variant)
+
+
+def _read(provider: Provider, target: Descriptor, wrong: type[ImgtoolError]) -> bytes:
+    content = descriptor.inline(target)
+    return blob.read(provider, target, wrong=wrong) if content is None else content
+
+
+def _digests(nodes: Iterable[Node]) -> list[Digest]:
+    return list(dict.fromkeys(n.descriptor.digest for n in nodes))
