@@ -55,29 +55,29 @@ class Layout:
 
     def reachable(self, *digests: str) -> dict[str, int]:
         """All that the manifests and indexes called `digests` need, themselves included: digest to size."""
-        return walk(digests, self.blob)
+        return walk([(INDEX, digest) for digest in digests], self.blob)
 
 
-def walk(digests: Iterable[str], where: Callable[[str], Path]) -> dict[str, int]:
+def walk(targets: Iterable[tuple[str, str]], where: Callable[[str], Path]) -> dict[str, int]:
     """Follow manifests and indexes through files, along every descriptor in them.
 
     Args:
-        digests: manifests or indexes to start from.
+        targets: where to start: media type and digest.
         where: the file that holds a digest's bytes.
 
     Returns:
         every digest on the way whose file is there, with the file's size.
     """
     found: dict[str, int] = {}
-    todo = [(digest, True) for digest in digests]
+    todo = list(targets)
     while todo:
-        digest, is_document = todo.pop()
+        media_type, digest = todo.pop()
         path = where(digest)
         if digest in found or not path.exists():
             continue
         found[digest] = path.stat().st_size
-        if is_document:
-            todo += [(d["digest"], d["mediaType"] in _DOCUMENTS) for d in _children(path)]
+        if media_type in _DOCUMENTS:
+            todo += [(child["mediaType"], child["digest"]) for child in _children(path)]
     return found
 
 

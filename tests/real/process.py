@@ -12,7 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import imgtool
 
@@ -31,23 +31,43 @@ class Imgtool:
     def argv(self, *args: str | Path) -> list[str]:
         return [sys.executable, "-m", "imgtool", "--root", str(self.root), *map(str, args)]
 
-    def run(self, *args: str | Path, **how: Any) -> subprocess.CompletedProcess[bytes]:
-        """Run to the end and return all; whatever happens, no traceback may reach the user."""
-        how = {
-            "capture_output": True,
-            "stdin": subprocess.DEVNULL,
-            "timeout": WAIT,
-            "env": environment(),
-        } | how
-        if "input" in how:
-            del how["stdin"]
-        done = subprocess.run(self.argv(*args), **how)
-        assert b"Traceback" not in (done.stderr or b""), done.stderr.decode()
+    def run(
+        self,
+        *args: str | Path,
+        stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+        input: bytes | None = None,
+        stdout: int | IO[bytes] = subprocess.PIPE,
+        umask: int = -1,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run to the end and return all; whatever happens, no traceback may reach the user.
+
+        Args:
+            stdin: where it reads, unless `input` is given.
+            umask: its umask; -1 is ours.
+        """
+        done = subprocess.run(
+            self.argv(*args),
+            stdin=None if input is not None else stdin,
+            input=input,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            timeout=WAIT,
+            env=environment(),
+            umask=umask,
+        )
+        assert b"Traceback" not in done.stderr, done.stderr.decode()
         return done
 
-    def __call__(self, *args: str | Path, code: int = 0, **how: Any) -> str:
+    def __call__(
+        self,
+        *args: str | Path,
+        code: int = 0,
+        stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+        input: bytes | None = None,
+        umask: int = -1,
+    ) -> str:
         """Run, demand the exit code, return stdout."""
-        done = self.run(*args, **how)
+        done = self.run(*args, stdin=stdin, input=input, umask=umask)
         said = done.stderr.decode()
         assert done.returncode == code, f"imgtool {' '.join(map(str, args))}: {done.returncode}\n{said}"
         return done.stdout.decode()
@@ -88,7 +108,8 @@ class Imgtool:
 
     def reachable(self) -> dict[str, int]:
         """What the image records need, followed through the objects' own JSON."""
-        return walk((record["target"]["digest"] for record in self.records()), self.object)
+        targets = [record["target"] for record in self.records()]
+        return walk([(target["mediaType"], target["digest"]) for target in targets], self.object)
 
     def check(self) -> None:
         """The store is sound: fsck says so, and coreutils says so of every object."""

@@ -23,10 +23,11 @@ from .images import need
 from .process import WAIT, Imgtool, environment
 
 CALLS = (
-    "open openat creat read pread64 readv preadv write pwrite64 writev fsync fdatasync syncfs "
-    "sync_file_range link linkat rename renameat renameat2 unlink unlinkat rmdir mkdir mkdirat ftruncate "
-    "fallocate copy_file_range sendfile ioctl flock utimensat close fchmod fchmodat chmod getdents64"
-).split()
+    "?open,?openat,?creat,?read,?pread64,?readv,?preadv,?write,?pwrite64,?writev,?fsync,"
+    "?fdatasync,?syncfs,?sync_file_range,?link,?linkat,?rename,?renameat,?renameat2,?unlink,"
+    "?unlinkat,?rmdir,?mkdir,?mkdirat,?ftruncate,?fallocate,?copy_file_range,?sendfile,?ioctl,"
+    "?flock,?utimensat,?close,?fchmod,?fchmodat,?chmod,?getdents64"
+)  # `?`: where the machine has it
 MAKES = {
     "write",
     "pwrite64",
@@ -76,7 +77,7 @@ def strace(*options: str, log: Path, store: Imgtool, args: Sequence[str | Path])
 
 def points(store: Imgtool, args: Sequence[str | Path], log: Path) -> list[Point]:
     """All system calls on the store that a run without a fault makes, in their order."""
-    code, err = strace("-e", "trace=" + ",".join(f"?{c}" for c in CALLS), log=log, store=store, args=args)
+    code, err = strace("-e", f"trace={CALLS}", log=log, store=store, args=args)
     assert code == 0, err.decode()
     seen: dict[tuple[str, str], int] = {}
     found = []
@@ -126,6 +127,7 @@ def prepare(kind: str, store: Imgtool, hello: Path, tmp_path: Path) -> Scenario:
     if kind != "ingest":
         store("ingest", f"oci:{hello}", "--name", "base")
     old = state(store)
+    unlabelled: dict[str, str] = {}
     if kind == "ingest":
         twin = Imgtool(tmp_path / "twin")
         twin("ingest", f"oci:{hello}", "--name", "new")
@@ -134,12 +136,12 @@ def prepare(kind: str, store: Imgtool, hello: Path, tmp_path: Path) -> Scenario:
     rest = {"file": old["file"]}
     match kind:
         case "tag":
-            return Scenario(("tag", "base", "new"), old, old | {"new": (digest, {})})
+            return Scenario(("tag", "base", "new"), old, old | {"new": (digest, unlabelled)})
         case "update":
             labelled = {"base": (digest, {"tier": "gold"})}
             return Scenario(("update", "base", "--label", "tier=gold"), old, old | labelled)
         case "rename":
-            moved = {"moved": (digest, {})}
+            moved = {"moved": (digest, unlabelled)}
             return Scenario(("update", "base", "--rename", "moved"), old, rest | moved, (old | moved,))
         case "delete":
             return Scenario(("delete", "base"), old, rest)
@@ -350,7 +352,7 @@ def test_a_full_stdout_is_told(store: Imgtool, hello: Path, args: list[str]) -> 
     """A table that did not reach its file must not look like success."""
     store("ingest", f"oci:{hello}", "--name", "base")
     with open("/dev/full", "wb") as full:
-        done = store.run(*args, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        done = store.run(*args, stdout=full)
     assert done.returncode == ENOSPC, done.stderr.decode()
     assert done.stderr.startswith(b"imgtool: ")
 
@@ -362,7 +364,7 @@ def test_a_closed_pipe_ends_in_silence(store: Imgtool, hello: Path, args: list[s
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as closed:
-        done = store.run(*args, capture_output=False, stdout=closed, stderr=subprocess.PIPE)
+        done = store.run(*args, stdout=closed)
     assert (done.returncode, done.stderr) == (141, b"")
 
 
