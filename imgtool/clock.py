@@ -26,7 +26,7 @@ def wall() -> int:
 
 
 def now() -> int:
-    """The time to write into a record, in nanoseconds: SOURCE_DATE_EPOCH (seconds) if set, else the wall clock.
+    """The time to write into a record, in nanoseconds: SOURCE_DATE_EPOCH if set, else the wall clock.
 
     Raises:
         InvalidArgument: SOURCE_DATE_EPOCH is set and is not a whole number of seconds.
@@ -43,7 +43,8 @@ def format_time(ns: int) -> str:
     """RFC 3339 in UTC, always with nine decimals: the one form that records use."""
     seconds, rest = divmod(ns, SECOND)
     t = time.gmtime(seconds)
-    return f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}.{rest:09d}Z"
+    day = f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}"
+    return f"{day}T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}.{rest:09d}Z"
 
 
 def parse_time(text: str) -> int:

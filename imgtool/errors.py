@@ -48,7 +48,7 @@ class AlreadyExists(ImgtoolError):
 
 
 class FailedPrecondition(ImgtoolError):
-    """Compare-and-swap lost; bytes other than a stated digest or size; namespace not empty; format too new."""
+    """Compare-and-swap lost; bytes other than stated; namespace not empty; format too new."""
 
     exit_code = 5
     grpc = "FAILED_PRECONDITION"

@@ -23,7 +23,7 @@ _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 
 
 def check_namespace(name: str) -> str:
-    """`name` if it is a containerd identifier: 1 to 76 bytes, alphanumeric runs joined by one of `.`, `_`, `-`.
+    """`name` if it is a containerd identifier: 1 to 76 bytes, alphanumeric runs joined by one of `._-`.
 
     Raises:
         InvalidArgument: it is not.

@@ -19,6 +19,7 @@ a function is called with the DataLoss for each, and the listing goes on without
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -107,7 +108,9 @@ class Writer(Protocol):
     anonymous one is gone.
     """
 
-    ref: str
+    @property
+    def ref(self) -> str:
+        """What names the write; empty for an anonymous one."""
 
     def status(self) -> IngestStatus: ...
 
@@ -404,6 +407,28 @@ class Published:
     images: Sequence[Image | ImgtoolError]
 
 
+@dataclass(frozen=True)
+class Litter:
+    """What an unfinished write left behind."""
+
+    kind: str  # "ingest", or "temporary" for the files of a process that is gone
+    namespace: str  # of an ingest, else empty
+    name: str  # the ref of an ingest, else a name below `tmp/`
+    size: int
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What a gc removes. Content records and leases are by namespace."""
+
+    content: Mapping[
+        str, Sequence[Digest]
+    ]  # in the order of removal: what refers comes before what it refers to
+    leases: Mapping[str, Sequence[str]]
+    objects: Mapping[Digest, int]  # and their sizes
+    litter: Sequence[Litter]
+
+
 class Store(Protocol):
     """Images, content, leases and namespaces over one set of bytes."""
 
@@ -436,4 +461,24 @@ class Store(Protocol):
 
         Raises:
             FailedPrecondition: the length or digest of a commit differs; nothing was published.
+        """
+
+    def objects(self) -> Iterator[tuple[Digest, int]]:
+        """Every object, of whatever namespace or of none, and its size, in byte order of the digests."""
+
+    def litter(self, held: frozenset[tuple[str, str]]) -> Sequence[Litter]:
+        """Ingests that are past their expiry (or have none) and temporary files, as far as no living
+        process has them.
+
+        Args:
+            held: namespace and ref of ingests that a lease holds: those are no litter.
+        """
+
+    def removing(self) -> AbstractContextManager[Callable[[Garbage], None]]:
+        """Shut out every change, and give the function that removes garbage. For gc, which looks again
+        inside: reading works there, and nothing changes meanwhile. A crash while it removes leaves
+        records without their parents, or objects without records: garbage still.
+
+        Raises:
+            Unavailable: others do not stop changing the store.
         """

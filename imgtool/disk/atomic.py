@@ -1,0 +1,241 @@
+"""Publish files so that a crash leaves the old version or the new one, never half of either.
+
+Every call that changes the file system goes through `_do`: creating, writing, renaming, linking,
+unlinking, truncating, syncing. Tests break the disk by replacing it, and count the calls there.
+
+What this cannot promise: that a disk which lies about its cache keeps what it was told to keep.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from imgtool.disk.layout import inside, parent
+from imgtool.errors import ImgtoolError, from_oserror
+
+FILE_MODE = 0o444
+PRIVATE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+
+# From so many files on, one syncfs is cheaper than an fsync for each.
+SYNCFS_FROM = 64
+
+
+def _do(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return call(*args, **kwargs)
+
+
+def _try(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`_do`, with what the machine refuses as an imgtool error. Whether a name is there is left to
+    the caller, as FileNotFoundError and FileExistsError.
+    """
+    try:
+        return _do(call, *args, **kwargs)
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except OSError as error:
+        raise from_oserror(error, f"cannot {call.__name__.strip('_')}") from error
+
+
+def create(path: str) -> int:
+    """A new private file, open for reading and writing.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    fd: int = _try(os.open, path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE)
+    return fd
+
+
+def open_or_create(path: str) -> int:
+    """The file, made private if it is not there: for locks and logs, which are never replaced."""
+    fd: int = _try(os.open, path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_MODE)
+    return fd
+
+
+def write(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data`, however many calls that takes."""
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[_try(os.write, fd, view) :]
+
+
+def write_new(path: str, data: bytes) -> None:
+    """A new file with `data`, read-only; durable after `sync_files` or `sync_tree`."""
+    fd = create(path)
+    try:
+        write(fd, data)
+        _try(os.fchmod, fd, FILE_MODE)
+    finally:
+        os.close(fd)
+
+
+def copy_range(source: int, target: int, count: int, offset: int) -> int:
+    """Copy up to `count` bytes from the position of `source` to `offset` of `target`, in the kernel.
+
+    Raises:
+        OSError: as the call does; the caller falls back to reading and writing.
+    """
+    copied: int = _do(os.copy_file_range, source, target, count, None, offset)
+    return copied
+
+
+def truncate(fd: int, size: int) -> None:
+    _try(os.ftruncate, fd, size)
+
+
+def set_mode(fd: int, mode: int) -> None:
+    _try(os.fchmod, fd, mode)
+
+
+def make_private(path: str) -> None:
+    """Let the owner write a file again that was made read-only."""
+    _try(os.chmod, path, PRIVATE_MODE)
+
+
+def stamp(directory: str, ns: int) -> None:
+    """Set a directory's modification time (nanoseconds), with the lowest bit 1: the mark of a writer
+    that changed it under its lock.
+    """
+    _try(os.utime, directory, ns=(ns | 1, ns | 1))
+
+
+def sync_fd(fd: int) -> None:
+    """Make a file's bytes durable. A failure is final: the file must be dropped, never synced again."""
+    _try(os.fsync, fd)
+
+
+def sync_files(paths: Iterable[str]) -> None:
+    """Make files durable that were written here and closed: each, or all at once where they are many."""
+    _sync(list(paths), os.O_RDONLY)
+
+
+def mkdir(path: str) -> None:
+    """
+    Raises:
+        FileExistsError: it is there.
+    """
+    _try(os.mkdir, path, DIRECTORY_MODE)
+    _try(os.chmod, path, DIRECTORY_MODE)
+
+
+class Batch:
+    """Directory entries that are changed together and become durable together, at `sync`."""
+
+    def __init__(self) -> None:
+        self._dirty: dict[str, None] = {}
+
+    def mkdirs(self, path: str) -> None:
+        """Make a directory and its parents, as far as they are missing."""
+        missing = []
+        while not os.path.isdir(path):
+            missing.append(path)
+            path = parent(path)
+        for directory in reversed(missing):
+            try:
+                mkdir(directory)
+            except FileExistsError:
+                continue
+            self._dirty[parent(directory)] = None
+
+    def link(self, source: str, path: str) -> None:
+        """Give `source` the new name `path`, and take its old one.
+
+        Raises:
+            FileExistsError: `path` is taken.
+        """
+        _try(os.link, source, path, follow_symlinks=False)
+        _try(os.unlink, source)
+        self._dirty[parent(path)] = None
+
+    def rename(self, source: str, path: str) -> None:
+        """Put `source` in the place of `path`, whatever is there."""
+        _try(os.rename, source, path)
+        self._dirty[parent(path)] = None
+
+    def unlink(self, path: str) -> None:
+        """Remove a name; gone already is as good."""
+        try:
+            _try(os.unlink, path)
+        except FileNotFoundError:
+            return
+        self._dirty[parent(path)] = None
+
+    def rmdir(self, path: str) -> bool:
+        """Remove a directory; False where it is not empty."""
+        try:
+            _do(os.rmdir, path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        self._dirty[parent(path)] = None
+        return True
+
+    def touched(self, directory: str) -> None:
+        """Sync `directory` too, although nothing was changed in it here."""
+        self._dirty[directory] = None
+
+    def sync(self) -> None:
+        """Make all changes so far durable."""
+        dirty, self._dirty = list(self._dirty), {}
+        _sync([d for d in dirty if os.path.isdir(d)], os.O_RDONLY | os.O_DIRECTORY)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a file, or a directory and what is in it, following no link. Gone already is as good."""
+    stack = [path]
+    while stack:
+        top = stack[-1]
+        try:
+            _try(os.rmdir if os.path.isdir(top) and not os.path.islink(top) else os.unlink, top)
+            stack.pop()
+        except FileNotFoundError:
+            stack.pop()
+        except ImgtoolError:
+            entries = [inside(top, name) for name in _entries(top)]
+            if not entries:
+                raise
+            stack.extend(entries)
+
+
+def _entries(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except NotADirectoryError:
+        return []
+
+
+def _sync(paths: list[str], flags: int) -> None:
+    if len(paths) >= SYNCFS_FROM:
+        fd = _try(os.open, paths[0], flags | os.O_CLOEXEC)
+        try:
+            if _syncfs(fd):
+                return
+        finally:
+            os.close(fd)
+    for path in paths:
+        fd = _try(os.open, path, flags | os.O_CLOEXEC)
+        try:
+            sync_fd(fd)
+        finally:
+            os.close(fd)
+
+
+def _syncfs(fd: int) -> bool:
+    """Sync the whole file system of `fd`; False where the system has no such call."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "syncfs"):
+        return False
+
+    def syncfs(fd: int) -> None:
+        if libc.syncfs(fd) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    _try(syncfs, fd)
+    return True

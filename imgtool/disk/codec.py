@@ -1,0 +1,131 @@
+"""Records to bytes and back: TOML with a seal. The only module that imports tomllib and tomli_w.
+
+A record is read from its canonical form by a small parser of our own, because it is a tenth of the
+cost of tomllib; any line that is not exactly canonical sends the whole text to tomllib. One form is
+written: the keys in the order they are given, labels sorted, and a last line that seals the bytes
+before it. See imgtool-store(5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from imgtool.digest import SHA256, Digest
+from imgtool.errors import DataLoss, InvalidArgument
+
+Record = dict[str, Any]
+
+RECORD_MAX = 1 << 20
+_SEAL = b"# sha256:"
+_SEAL_LENGTH = len(_SEAL) + 64 + 1
+_DOTS_MAX = 16
+_NESTING_MAX = 16
+
+# Characters that a terminal or an editor may act on, and that TOML lets stand raw.
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\u202a-\u202e\u2066-\u2069]")
+_STRINGS = re.compile(rb'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'')
+_LINE = re.compile(
+    r'(?:([A-Za-z0-9_-]+)|"([^"\\\x00-\x1f\x7f]*)") = (?:"([^"\\\x00-\x1f\x7f]*)"|(0|[1-9][0-9]{0,18}))'
+)
+_TABLE = re.compile(r"\[([A-Za-z0-9_-]+)(?:\.([A-Za-z0-9_-]+))?\]")
+
+
+def dump(record: Mapping[str, Any], what: str) -> bytes:
+    """The canonical, sealed bytes of a record.
+
+    Args:
+        record: its keys and values, in order; None values are left out.
+        what: the record's name for messages.
+
+    Raises:
+        InvalidArgument: the reader would refuse it: too large, or text that is not UTF-8.
+    """
+    import tomli_w
+
+    text = _ESCAPED.sub(_escape, tomli_w.dumps(record))
+    try:
+        body = text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{what} holds text that is not valid UTF-8") from None
+    data = body + seal(body)
+    if len(data) > RECORD_MAX:
+        raise InvalidArgument(f"{what} would have {len(data)} bytes, at most {RECORD_MAX} fit")
+    return data
+
+
+def seal(body: bytes) -> bytes:
+    """The line that seals `body`."""
+    return _SEAL + Digest.of(body, SHA256).encoded.encode() + b"\n"
+
+
+def load(data: bytes, path: str) -> Record:
+    """The record that `data` holds, its seal compared.
+
+    Raises:
+        DataLoss: the seal does not fit, or it is not TOML within imgtool's limits.
+    """
+    if len(data) > RECORD_MAX:
+        raise DataLoss(f"record '{path}' has {len(data)} bytes, at most {RECORD_MAX} are read")
+    body = data
+    if is_sealed(data):
+        body = data[:-_SEAL_LENGTH]
+        if data[-_SEAL_LENGTH:] != seal(body):
+            raise DataLoss(
+                f"record '{path}' does not fit its seal",
+                hint="if it was edited on purpose, delete its last line, the seal; else restore it",
+            )
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise DataLoss(f"record '{path}' is not valid UTF-8") from None
+    record = _canonical(text)
+    return _tomllib(text, path) if record is None else record
+
+
+def is_sealed(data: bytes) -> bool:
+    """Whether the last line is a seal, fitting or not."""
+    last = data[-_SEAL_LENGTH:]
+    return last.startswith(_SEAL) and (len(data) == len(last) or data[-_SEAL_LENGTH - 1] == 0x0A)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04X}"
+
+
+def _canonical(text: str) -> Record | None:
+    """What `text` holds if each line is of the simplest form; None if one is not."""
+    record: Record = {}
+    table = record
+    for line in text.split("\n"):
+        if m := _LINE.fullmatch(line):
+            bare, quoted, string, number = m.groups()
+            key = quoted if bare is None else bare
+            if key in table:
+                return None
+            table[key] = int(number) if string is None else string
+        elif m := _TABLE.fullmatch(line):
+            above, last = (m[1], m[2]) if m[2] else (None, m[1])
+            outer = record if above is None else record.get(above)
+            if not isinstance(outer, dict) or last in outer:
+                return None
+            outer[last] = table = {}
+        elif line:
+            return None
+    return record
+
+
+def _tomllib(text: str, path: str) -> Record:
+    import tomllib
+
+    for line in text.encode().split(b"\n"):
+        bare = _STRINGS.sub(b"", line)
+        # Dotted keys are quadratic in tomllib, and nesting recurses.
+        if bare.count(b".") > _DOTS_MAX or bare.count(b"[") + bare.count(b"{") > _NESTING_MAX:
+            raise DataLoss(f"record '{path}' is nested too deep")
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = str(error)[:200].lower() if isinstance(error, ValueError) else "nested too deep"
+        raise DataLoss(f"record '{path}' is not TOML: {reason}") from None

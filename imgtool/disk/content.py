@@ -1,0 +1,195 @@
+"""The content of a namespace: records that make objects visible there, and the writes under way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from imgtool import clock
+from imgtool.digest import SHA256, Digest
+from imgtool.disk import ingests, publish, read
+from imgtool.disk.engine import CONTENT, LEASE, Edit, Engine
+from imgtool.disk.writer import FileWriter
+from imgtool.errors import AlreadyExists, DataLoss, NotFound, from_oserror
+from imgtool.fieldpaths import merge_labels
+from imgtool.model import ContentInfo, IngestStatus, replace
+from imgtool.names import check_labels, check_namespace, check_ref
+from imgtool.stores import Commit, OnError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class DiskContent:
+    """ContentStore on files; see `imgtool.stores`."""
+
+    def __init__(self, engine: Engine, namespace: str) -> None:
+        self._engine = engine
+        self._ns = namespace
+
+    # Manager
+
+    def info(self, digest: Digest) -> ContentInfo:
+        info = self._engine.load(CONTENT, self._ns, digest)
+        if info is None:
+            raise not_found(digest)
+        return info
+
+    def update(self, info: ContentInfo, *paths: str) -> ContentInfo:
+        check_labels(info.labels)
+
+        def change(old: ContentInfo | None) -> ContentInfo:
+            if old is None:
+                raise not_found(info.digest)
+            labels = merge_labels(old.labels, info.labels, paths, f"content '{info.digest}'")
+            return replace(old, labels=labels, updated=clock.now())
+
+        changed = self._engine.change(self._ns, Edit(CONTENT, info.digest, change))
+        assert changed is not None
+        return changed
+
+    def list(self, *filters: str, on_error: OnError = None) -> Iterator[ContentInfo]:
+        from imgtool.filters import compile, content_fields
+
+        matches = compile(filters).matches
+        for info in self._engine.scan_content(self._ns, on_error):
+            if matches(content_fields(info)):
+                yield info
+
+    def delete(self, digest: Digest) -> None:
+        self.info(digest)
+
+        def change(old: ContentInfo | None) -> None:
+            if old is None:
+                raise not_found(digest)
+
+        self._engine.change(self._ns, Edit(CONTENT, digest, change))
+
+    # Provider
+
+    def reader(self, digest: Digest) -> FileReader:
+        info = self.info(digest)
+        try:
+            fd, status = read.open_regular(self._engine.layout.object(digest))
+        except FileNotFoundError:
+            # Deleted and collected since the record was read?
+            self.info(digest)
+            raise DataLoss(
+                f"object '{digest}' is missing from the store", hint="ingest the content again: that heals it"
+            ) from None
+        if status.st_size != info.size:
+            os.close(fd)
+            raise DataLoss(
+                f"object '{digest}' has {status.st_size} bytes, its record says {info.size}",
+                hint="ingest the content again: that heals it",
+            )
+        return FileReader(fd, info.size)
+
+    # IngestManager
+
+    def status(self, ref: str) -> IngestStatus:
+        return ingests.status(self._engine, self._ns, check_ref(ref))
+
+    def statuses(self, *filters: str) -> Iterator[IngestStatus]:
+        from imgtool.filters import compile, ingest_fields
+
+        matches = compile(filters).matches
+        for _, status in ingests.statuses(self._engine, self._ns):
+            if matches(ingest_fields(status)):
+                yield status
+
+    def abort(self, ref: str) -> None:
+        ingests.abort(self._engine, self._ns, check_ref(ref))
+
+    # Ingester
+
+    def writer(
+        self,
+        ref: str,
+        *,
+        size: int | None = None,
+        expected: Digest | None = None,
+        algorithm: str | None = None,
+        lease: str | None = None,
+    ) -> FileWriter:
+        check_ref(ref)
+        check_namespace(self._ns)
+        if lease is not None:
+            self._hold(lease, ref, expected)
+        if expected is not None and self._engine.is_whole(self._ns, expected):
+            raise AlreadyExists(f"content '{expected}' already exists")
+        self._engine.ready()
+        place, fd = ingests.open_named(self._engine, self._ns, ref, size=size, expected=expected, lease=lease)
+        if expected is not None:
+            algorithm = expected.algorithm
+        return FileWriter(place, fd, algorithm or SHA256, self._commit)
+
+    def stage(self, *, algorithm: str) -> FileWriter:
+        self._engine.ready()
+        place = ingests.Anonymous(self._engine.workspace.new_path())
+        return FileWriter(place, place.open(), algorithm, self._commit)
+
+    def _hold(self, lease: str, ref: str, expected: Digest | None) -> None:
+        """Put the ingest under the lease; or the content, where that is here already."""
+        there = expected is not None and self._engine.is_whole(self._ns, expected)
+        kind, resource = ("content", str(expected)) if there else ("ingests", ref)
+        self._engine.change(self._ns, Edit(LEASE, lease, publish.holding(lease, kind, (resource,))))
+
+    def _commit(
+        self, writer: FileWriter, *, size: int | None, expected: Digest | None, labels: Mapping[str, str]
+    ) -> ContentInfo:
+        outcome = publish.publish(self._engine, self._ns, [Commit(writer, size, expected, labels)], keep=True)
+        if outcome.existed[0]:
+            raise AlreadyExists(f"content '{outcome.published.content[0].digest}' already exists")
+        return outcome.published.content[0]
+
+
+class FileReader:
+    """A Reader over an object."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self._at = 0
+        self.size = size
+
+    def fileno(self) -> int:
+        """The descriptor, for copying in the kernel."""
+        return self._fd
+
+    def read(self, n: int = -1, /) -> bytes:
+        data = self.read_at(self.size - self._at if n < 0 else n, self._at)
+        self._at += len(data)
+        return data
+
+    def read_at(self, n: int, offset: int) -> bytes:
+        parts = []
+        while n > 0:
+            try:
+                data = os.pread(self._fd, n, offset)
+            except OSError as error:
+                raise from_oserror(error, "cannot read object") from error
+            if not data:
+                break
+            parts.append(data)
+            n -= len(data)
+            offset += len(data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def not_found(digest: Digest) -> NotFound:
+    return NotFound(f"content '{digest}' not found")

@@ -1,0 +1,383 @@
+"""The one way in which records and objects change: the protocol of imgtool-store(5), "Writing".
+
+Objects durable, then content records and leases, then images; the log before the records; all
+under the store's shared lock and the namespace's own, so that neither gc nor another writer comes
+between the look and the change.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from imgtool import clock
+from imgtool.digest import Digest
+from imgtool.disk import atomic, codec, log, read, records, settings
+from imgtool.disk.layout import SUFFIX, Layout, inside, parent
+from imgtool.disk.locks import Locks
+from imgtool.disk.workspace import Workspace
+from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, ImgtoolError, ResourceExhausted
+from imgtool.model import ContentInfo, Image, Lease, Namespace
+from imgtool.names import check_namespace, name_of_file
+from imgtool.stores import OnError
+
+T = TypeVar("T", Image, ContentInfo, Lease, Namespace)
+Model = Image | ContentInfo | Lease | Namespace
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """A kind of record: where it lies and how it is read and written."""
+
+    name: str
+    path: Callable[[Layout, str, str], str]
+    key: Callable[[T], str]
+    load: Callable[[codec.Record, str], T]
+    dump: Callable[[T], codec.Record]
+
+
+IMAGE: Kind[Image] = Kind(
+    "image", Layout.image, lambda image: image.name, records.image_from_record, records.image_to_record
+)
+CONTENT: Kind[ContentInfo] = Kind(
+    "content",
+    lambda layout, ns, digest: layout.content_record(ns, Digest.parse(digest)),
+    lambda info: info.digest,
+    records.content_from_record,
+    records.content_to_record,
+)
+LEASE: Kind[Lease] = Kind(
+    "lease", Layout.lease, lambda lease: lease.id, records.lease_from_record, records.lease_to_record
+)
+NAMESPACE: Kind[Namespace] = Kind(
+    "namespace",
+    lambda layout, ns, _name: layout.namespace_record(ns),
+    lambda namespace: namespace.name,
+    records.namespace_from_record,
+    records.namespace_to_record,
+)
+_KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in (IMAGE, CONTENT, LEASE, NAMESPACE)}
+# Each durable before the next is begun; a record never names what is not there yet.
+_PHASES = (("namespace",), ("content", "lease"), ("image",))
+
+# Nanoseconds after which a file that looks the same is the same, whatever step the clock has.
+_SETTLED = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Edit(Generic[T]):
+    """One change of one record.
+
+    Args:
+        kind: the kind of record.
+        name: its name, id or digest.
+        change: from what it is (None: absent) to what it shall be; the same value changes nothing.
+        alone: an error of `change` is this edit's outcome, and does not stop the others.
+    """
+
+    kind: Kind[T]
+    name: str
+    change: Callable[[T | None], T | None]
+    alone: bool = False
+
+
+class Engine:
+    """Reads and changes the files of one store.
+
+    Args:
+        root: the store's directory; it need not exist.
+        lock_timeout: seconds to wait for a lock.
+        warn: called with a line of text for what the user should know though nothing failed.
+    """
+
+    def __init__(self, root: str, lock_timeout: float, warn: Callable[[str], None]) -> None:
+        self.layout = Layout(root)
+        self.warn = warn
+        self.settings = settings.load(self.layout)
+        self.locks = Locks(self.layout, lock_timeout, enabled=self.settings.locking)
+        self.workspace = Workspace(self.layout.tmp, locking=self.settings.locking)
+        self._writable = False
+        self._memory: dict[str, tuple[tuple[int, ...], Any]] | None = None
+
+    def remember(self) -> None:
+        """From now on keep what was read, and read a record again only if its file has changed: gc
+        reads everything twice.
+        """
+        self._memory = {}
+
+    def close(self) -> None:
+        self.workspace.close()
+
+    # Reading
+
+    def load(self, kind: Kind[T], ns: str, name: str) -> T | None:
+        """The record called `name`; None where there is none.
+
+        Raises:
+            DataLoss: it cannot be read, or holds another name.
+        """
+        path = kind.path(self.layout, ns, name)
+        found = self.load_path(kind, path)
+        if found is not None and kind.key(found) != name:
+            raise _misplaced(path, kind, found)
+        return found
+
+    def load_path(self, kind: Kind[T], path: str) -> T | None:
+        """The record in the file `path`, wherever it belongs; None where there is none."""
+        try:
+            if self._memory is None:
+                return kind.load(codec.load(read.read_regular(path, codec.RECORD_MAX), path), path)
+            identity = _identity(path)
+            if path in self._memory and self._memory[path][0] == identity:
+                return cast(T, self._memory[path][1])
+            record = kind.load(codec.load(read.read_regular(path, codec.RECORD_MAX), path), path)
+        except FileNotFoundError:
+            return None
+        # A file as young as the clock's step could change once more without looking different.
+        if time.time_ns() - max(identity[2:4]) > _SETTLED and _identity(path) == identity:
+            self._memory[path] = identity, record
+        return record
+
+    def named(self, kind: Kind[T], directory: str, on_error: OnError) -> list[tuple[str, str]]:
+        """Names and paths of the records in a flat directory, in byte order of the names. Only the
+        records whose file name is a hash are read for it.
+        """
+        found = []
+        for entry in read.entries(directory):
+            stem, dot, _ = entry.rpartition(".")
+            if not dot or entry != stem + SUFFIX:
+                continue
+            name = name_of_file(stem)
+            if name is None and stem.startswith("~"):
+                record = _collect(on_error, lambda path: self.load_path(kind, path), inside(directory, entry))
+                name = kind.key(record) if record is not None else None
+            if name is not None:
+                found.append((name, inside(directory, entry)))
+        return sorted(found, key=lambda pair: pair[0].encode())
+
+    def scan(self, kind: Kind[T], ns: str, directory: str, on_error: OnError) -> Iterator[T]:
+        """The records in a flat directory, in byte order of their names; one that vanishes meanwhile
+        was deleted.
+        """
+        for name, _ in self.named(kind, directory, on_error):
+            record = _collect(on_error, lambda name: self.load(kind, ns, name), name)
+            if record is not None:
+                yield record
+
+    def scan_content(self, ns: str, on_error: OnError) -> Iterator[ContentInfo]:
+        """The content records of a namespace, in byte order of the digests."""
+        for _, text in read.walk_fan_out(self.layout.content(ns)):
+            if not text.endswith(SUFFIX):
+                continue
+            try:
+                digest = Digest.parse(text[: -len(SUFFIX)])
+            except ImgtoolError:
+                continue  # not ours; fsck says so
+            record = _collect(on_error, lambda digest: self.load(CONTENT, ns, digest), digest)
+            if record is not None:
+                yield record
+
+    def object_size(self, digest: Digest) -> int | None:
+        """The size of the object in bytes; None where there is none."""
+        try:
+            status = os.stat(self.layout.object(digest), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def is_whole(self, ns: str, digest: Digest) -> bool:
+        """Whether the digest has a record in `ns` and an object of the size it says. Bytes are not read."""
+        info = self.load(CONTENT, ns, digest)
+        return info is not None and self.object_size(digest) == info.size
+
+    # Writing
+
+    def ready(self) -> None:
+        """Make the store if there is none; refuse where it must not be written.
+
+        Raises:
+            FailedPrecondition: its format is newer than this imgtool writes, or locks are not reliable there.
+        """
+        if self._writable:
+            return
+        if self.settings.locking:
+            settings.check_file_system(self.layout.root)
+        if not self.settings.exists:
+            settings.create(self.layout, self.workspace)
+            self.settings = settings.load(self.layout)
+        if self.settings.write > settings.FORMAT:
+            raise FailedPrecondition(
+                f"store '{self.layout.root}' has format {self.settings.write}, "
+                f"this imgtool writes {settings.FORMAT}",
+                hint="use a newer imgtool; reading works",
+            )
+        self._writable = True
+
+    def change(self, ns: str, edit: Edit[T]) -> T | None:
+        """Make one change; returns the record as it is then."""
+        (outcome,) = self.apply(ns, [edit])
+        return cast("T | None", outcome)
+
+    def apply(
+        self, ns: str, edits: Sequence[Edit[Any]], objects: Sequence[tuple[str, Digest]] = ()
+    ) -> list[Model | ImgtoolError | None]:
+        """Make many changes of one namespace in one step.
+
+        Args:
+            ns: the namespace.
+            edits: in order; a later one sees what an earlier one leaves.
+            objects: durable files of the workspace or of an ingest, and the digest of each. They
+                take the place of whatever lies there.
+
+        Returns:
+            for each edit the record that it leaves, or its error.
+        """
+        check_namespace(ns)
+        self.ready()
+        with self.locks.changing(ns):
+            before: dict[tuple[str, str], Any] = {}
+            after: dict[tuple[str, str], Any] = {}
+            outcomes: list[Model | ImgtoolError | None] = []
+            for edit in edits:
+                key = edit.kind.name, edit.name
+                if key not in before:
+                    before[key] = after[key] = self.load(edit.kind, ns, edit.name)
+                try:
+                    after[key] = edit.change(after[key])
+                except ImgtoolError as error:
+                    if not edit.alone:
+                        raise
+                    outcomes.append(error)
+                else:
+                    outcomes.append(after[key])
+            changes = [
+                _Change(_KINDS[k[0]], k[1], old, after[k]) for k, old in before.items() if old != after[k]
+            ]
+            self._with_namespace(ns, changes)
+            self._publish(ns, changes, objects)
+        return outcomes
+
+    def _with_namespace(self, ns: str, changes: list[_Change]) -> None:
+        """A namespace comes into being with its first record."""
+        adds = any(change.new is not None and change.kind is not NAMESPACE for change in changes)
+        if adds and self.load(NAMESPACE, ns, ns) is None:
+            changes.insert(0, _Change(NAMESPACE, ns, None, Namespace(ns, created=clock.now())))
+
+    def _publish(self, ns: str, changes: Sequence[_Change], objects: Sequence[tuple[str, Digest]]) -> None:
+        batch = atomic.Batch()
+        # Encoded first: what the reader would refuse is refused before anything is changed.
+        encoded = [
+            codec.dump(c.kind.dump(c.new), f"{c.kind.name} '{c.name[:80]}'") if c.new is not None else None
+            for c in changes
+        ]
+        for source, digest in objects:
+            path = self.layout.object(digest)
+            batch.mkdirs(parent(path))
+            batch.rename(source, path)
+        batch.sync()
+        if not changes:
+            return
+        batch.mkdirs(self.layout.namespace(ns))
+        self._log(ns, changes)
+        for phase in _PHASES:
+            self._publish_phase(
+                ns,
+                batch,
+                [(c, data) for c, data in zip(changes, encoded, strict=True) if c.kind.name in phase],
+            )
+
+    def _publish_phase(
+        self, ns: str, batch: atomic.Batch, changes: list[tuple[_Change, bytes | None]]
+    ) -> None:
+        sources = [self.workspace.new_path() if data is not None else None for _, data in changes]
+        for source, (_, data) in zip(sources, changes, strict=True):
+            if source is not None and data is not None:
+                atomic.write_new(source, data)
+        atomic.sync_files(source for source in sources if source is not None)
+        stamped: dict[str, None] = {}
+        for source, (change, _) in zip(sources, changes, strict=True):
+            path = change.kind.path(self.layout, ns, change.name)
+            if source is None:
+                batch.unlink(path)
+            else:
+                batch.mkdirs(parent(path))
+                if change.old is None:
+                    self._create(batch, source, path, change)
+                else:
+                    batch.rename(source, path)
+            stamped[parent(path)] = None
+        for directory in stamped:
+            if os.path.isdir(directory):
+                atomic.stamp(directory, time.time_ns())
+        batch.sync()
+
+    def _create(self, batch: atomic.Batch, source: str, path: str, change: _Change) -> None:
+        try:
+            batch.link(source, path)
+        except FileExistsError:
+            raise AlreadyExists(f"{change.kind.name} '{change.name}' already exists") from None
+
+    def _log(self, ns: str, changes: Sequence[_Change]) -> None:
+        lines: list[log.Change] = [
+            (c.kind.name, c.name, c.old and c.kind.dump(c.old), c.new and c.kind.dump(c.new)) for c in changes
+        ]
+        try:
+            log.append(
+                self.layout.log(ns),
+                new_id(),
+                clock.now(),
+                lines,
+                lambda kind, name: self._current(ns, kind, name),
+            )
+        except ResourceExhausted as error:
+            if any(change.new is not None for change in changes):
+                raise
+            # Removing is the way out of a full disk.
+            self.warn(f"removed without a line in the log: {error.message}")
+
+    def _current(self, ns: str, kind: str, name: str) -> codec.Record | None:
+        """The record as the log would show it; one that cannot be read is like no line of the log."""
+        if kind not in _KINDS:
+            return None
+        try:
+            found = self.load(_KINDS[kind], ns, name)
+        except ImgtoolError:
+            return {}
+        return None if found is None else _KINDS[kind].dump(found)
+
+
+@dataclass(frozen=True)
+class _Change:
+    kind: Kind[Any]
+    name: str
+    old: Any
+    new: Any
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    status = os.stat(path, follow_symlinks=False)
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+
+
+def new_id() -> str:
+    """A random id of 16 hexadecimal digits, for operations."""
+    return os.urandom(8).hex()
+
+
+def _misplaced(path: str, kind: Kind[Any], found: Any) -> DataLoss:
+    return DataLoss(f"record '{path}' is of {kind.name} '{kind.key(found)}', whose file has another name")
+
+
+def _collect(on_error: OnError, load: Callable[[str], T | None], arg: str) -> T | None:
+    """`load(arg)`; an unreadable record goes to `on_error`."""
+    try:
+        return load(arg)
+    except DataLoss as error:
+        if on_error is None:
+            raise
+        on_error(error)
+        return None

@@ -1,0 +1,79 @@
+"""Where everything lies in a store: the only module that joins paths. See imgtool-store(5)."""
+
+from __future__ import annotations
+
+from imgtool.digest import BLAKE3, Digest
+from imgtool.names import file_name
+
+SUFFIX = ".toml"
+
+
+class Layout:
+    """The paths of one store. Nothing here touches the file system."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.settings = f"{root}/imgtool{SUFFIX}"
+        self.objects = f"{root}/objects"
+        self.namespaces = f"{root}/namespaces"
+        self.ingests = f"{root}/ingests"
+        self.tmp = f"{root}/tmp"
+        self.locks = f"{root}/locks"
+        self.cache = f"{root}/cache"
+
+    def object(self, digest: Digest) -> str:
+        return f"{self.objects}/{_fan_out(digest)}"
+
+    def namespace(self, ns: str) -> str:
+        return f"{self.namespaces}/{ns}"
+
+    def namespace_record(self, ns: str) -> str:
+        return f"{self.namespaces}/{ns}/namespace{SUFFIX}"
+
+    def log(self, ns: str) -> str:
+        return f"{self.namespaces}/{ns}/log"
+
+    def images(self, ns: str) -> str:
+        return f"{self.namespaces}/{ns}/images"
+
+    def image(self, ns: str, name: str) -> str:
+        return f"{self.namespaces}/{ns}/images/{file_name(name)}{SUFFIX}"
+
+    def content(self, ns: str) -> str:
+        return f"{self.namespaces}/{ns}/content"
+
+    def content_record(self, ns: str, digest: Digest) -> str:
+        return f"{self.namespaces}/{ns}/content/{_fan_out(digest)}{SUFFIX}"
+
+    def leases(self, ns: str) -> str:
+        return f"{self.namespaces}/{ns}/leases"
+
+    def lease(self, ns: str, id: str) -> str:
+        return f"{self.namespaces}/{ns}/leases/{file_name(id)}{SUFFIX}"
+
+    def ingest(self, ns: str, ref: str) -> str:
+        return f"{self.ingests}/{ingest_key(ns, ref)}"
+
+    def lock(self, name: str) -> str:
+        """`gate`, `store` or `ns-<namespace>`."""
+        return f"{self.locks}/{name}"
+
+
+def _fan_out(digest: Digest) -> str:
+    encoded = digest.encoded
+    return f"{digest.algorithm}/{encoded[:2]}/{encoded[2:]}"
+
+
+def inside(directory: str, entry: str) -> str:
+    """The path of `entry`, a name that a scan of `directory` gave."""
+    return f"{directory}/{entry}"
+
+
+def parent(path: str) -> str:
+    """The directory that holds `path`."""
+    return path[: path.rindex("/")] or "/"
+
+
+def ingest_key(ns: str, ref: str) -> str:
+    """The directory name of an ingest: blake3 of namespace, NUL and ref."""
+    return Digest.of(b"\0".join((ns.encode(), ref.encode())), BLAKE3).encoded

@@ -1,0 +1,160 @@
+"""The log of a namespace: one JSON object a line, written before the record that it tells of.
+
+    {"op": "…", "time": "…", "kind": "image", "name": "…", "old": {…} or null, "new": {…} or null}
+    {"op": "…", "time": "…", "void": [["image", "…"]]}                these lines of op did not happen
+    {"op": "…", "time": "…", "gc": {"content": ["sha256:…"], …}}        what one gc removed
+
+A line whose `new` is not what its record holds did not happen, which only the last operation can be
+in; the next writer looks, under the namespace's lock, and says so in the log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from imgtool.clock import format_time
+from imgtool.disk import atomic, read
+from imgtool.disk.codec import Record
+
+Change = tuple[str, str, Record | None, Record | None]  # kind, name, old, new
+_BLOCK = 1 << 16
+
+
+def append(
+    path: str, op: str, now: int, changes: Sequence[Change], current: Callable[[str, str], Record | None]
+) -> None:
+    """Write the lines of one operation, durable when this returns.
+
+    Args:
+        path: the log's; its directory is there.
+        op: the operation's id.
+        now: its time, in nanoseconds since the epoch.
+        changes: what it is about to do.
+        current: reads the record of a kind and name as it is, to judge the operation before.
+    """
+    stamp = {"op": op, "time": format_time(now)}
+    lines = [
+        _line({**stamp, "kind": kind, "name": name, "old": old, "new": new})
+        for kind, name, old, new in changes
+    ]
+    _append(path, lines, current, now)
+
+
+def append_gc(path: str, op: str, now: int, removed: dict[str, list[str]]) -> None:
+    """Write the one line of a gc: what it is about to remove, by kind. Other changes are shut out."""
+    _append(path, [_line({"op": op, "time": format_time(now), "gc": removed})], None, now)
+
+
+def _append(
+    path: str, lines: list[bytes], current: Callable[[str, str], Record | None] | None, now: int
+) -> None:
+    fd = atomic.open_or_create(path)
+    try:
+        end = _cut_torn_tail(fd)
+        if current is not None and (void := _void(_last_operation(fd, end), current, now)):
+            lines = [void, *lines]
+        os.lseek(fd, end, os.SEEK_SET)
+        try:
+            atomic.write(fd, b"".join(lines))
+            atomic.sync_fd(fd)
+        except BaseException:
+            _forget(fd, end)
+            raise
+    finally:
+        os.close(fd)
+
+
+def _forget(fd: int, end: int) -> None:
+    """Take back lines that could not be written whole; the next writer does it where this cannot."""
+    try:
+        atomic.truncate(fd, end)
+    except Exception:
+        return
+
+
+def _cut_torn_tail(fd: int) -> int:
+    """Remove what a crash left after the last line feed; returns the length then."""
+    size = os.fstat(fd).st_size
+    end = size
+    while end:
+        start = max(0, end - _BLOCK)
+        block = os.pread(fd, end - start, start)
+        at = block.rfind(b"\n")
+        end = start + at + 1 if at >= 0 else start
+        if at >= 0:
+            break
+    if end != size:
+        atomic.truncate(fd, end)
+    return end
+
+
+def _last_operation(fd: int, end: int) -> list[dict[str, Any]]:
+    """The lines that share the last line's operation id; none where it needs no judgement."""
+    window = _BLOCK
+    while True:
+        start = max(0, end - window)
+        lines = os.pread(fd, end - start, start).split(b"\n")[:-1]
+        if start:
+            lines = lines[1:]
+        operation: list[dict[str, Any]] = []
+        for line in reversed(lines):
+            entry = _parse(line)
+            if entry is None or (operation and entry.get("op") != operation[0].get("op")):
+                return operation
+            if "kind" not in entry:
+                return operation
+            operation.append(entry)
+        if not start:
+            return operation
+        window *= 4
+
+
+def _void(
+    operation: list[dict[str, Any]], current: Callable[[str, str], Record | None], now: int
+) -> bytes | None:
+    void = []
+    for entry in reversed(operation):
+        kind, name = entry.get("kind"), entry.get("name")
+        if (
+            isinstance(kind, str)
+            and isinstance(name, str)
+            and _plain(current(kind, name)) != entry.get("new")
+        ):
+            void.append([kind, name])
+    if not void:
+        return None
+    return _line({"op": operation[0]["op"], "time": format_time(now), "void": void})
+
+
+def entries(path: str) -> list[dict[str, Any] | None]:
+    """The lines of a log, oldest first, none where it is absent; None for a line that cannot be read."""
+    try:
+        fd, status = read.open_regular(path)
+    except FileNotFoundError:
+        return []
+    try:
+        data = read.read_fd(fd, status.st_size)
+    finally:
+        os.close(fd)
+    *lines, _torn = data.split(b"\n")
+    return [_parse(line) for line in lines]
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry, separators=(",", ":"), default=str).encode() + b"\n"
+
+
+def _plain(record: Record | None) -> Any:
+    """A record as it looks when it comes back from JSON."""
+    return json.loads(json.dumps(record, default=str))
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) else None

@@ -1,0 +1,102 @@
+"""The namespaces of a store: directories that hold a `namespace.toml`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from imgtool import clock
+from imgtool.disk import atomic, ingests, read
+from imgtool.disk.engine import IMAGE, NAMESPACE, Edit, Engine
+from imgtool.disk.layout import inside
+from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
+from imgtool.fieldpaths import merge_labels
+from imgtool.model import Namespace, replace, without_empty
+from imgtool.names import check_labels, check_namespace
+from imgtool.stores import OnError
+
+
+class DiskNamespaces:
+    """NamespaceStore on files; see `imgtool.stores`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def get(self, name: str) -> Namespace:
+        namespace = self._engine.load(NAMESPACE, check_namespace(name), name)
+        if namespace is None:
+            raise _not_found(name)
+        return namespace
+
+    def list(self, *filters: str, on_error: OnError = None) -> Iterator[Namespace]:
+        from imgtool.filters import compile, namespace_fields
+
+        matches = compile(filters).matches
+        for name in read.entries(self._engine.layout.namespaces):
+            try:
+                namespace = self.get(name)
+            except (NotFound, InvalidArgument):
+                continue  # deleted, of which the log stays; or not ours
+            except DataLoss as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+                continue
+            if matches(namespace_fields(namespace)):
+                yield namespace
+
+    def create(self, namespace: Namespace) -> Namespace:
+        check_labels(namespace.labels)
+
+        def change(old: Namespace | None) -> Namespace:
+            if old is not None:
+                raise AlreadyExists(f"namespace '{namespace.name}' already exists")
+            return replace(namespace, labels=without_empty(namespace.labels), created=clock.now())
+
+        return self._changed(namespace.name, change)
+
+    def update(self, namespace: Namespace, *paths: str) -> Namespace:
+        check_labels(namespace.labels)
+
+        def change(old: Namespace | None) -> Namespace:
+            old = old or Namespace(namespace.name, created=clock.now())
+            labels = merge_labels(old.labels, namespace.labels, paths, f"namespace '{namespace.name}'")
+            return replace(old, labels=labels)
+
+        return self._changed(namespace.name, change)
+
+    def delete(self, name: str) -> None:
+        self.get(name)
+        layout = self._engine.layout
+
+        def change(old: Namespace | None) -> None:
+            if old is None:
+                raise _not_found(name)
+            left = [
+                what
+                for what, there in (
+                    ("images", bool(self._engine.named(IMAGE, layout.images(name), lambda _: None))),
+                    ("content", any(True for _ in read.walk_fan_out(layout.content(name)))),
+                )
+                if there
+            ]
+            if left:
+                raise FailedPrecondition(
+                    f"namespace '{name}' must be empty, but it still has {' and '.join(left)}",
+                    hint="delete its images, then run imgtool gc",
+                )
+            # Roots first: what they held is garbage without them, and nothing brings them back.
+            for entry in read.entries(layout.leases(name)):
+                atomic.remove_tree(inside(layout.leases(name), entry))
+
+        self._engine.change(name, Edit(NAMESPACE, name, change))
+        for _, status in list(ingests.statuses(self._engine, name)):
+            ingests.abort(self._engine, name, status.ref)
+
+    def _changed(self, name: str, change: Callable[[Namespace | None], Namespace]) -> Namespace:
+        namespace = self._engine.change(check_namespace(name), Edit(NAMESPACE, name, change))
+        assert namespace is not None
+        return namespace
+
+
+def _not_found(name: str) -> NotFound:
+    return NotFound(f"namespace '{name}' not found")

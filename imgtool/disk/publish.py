@@ -1,0 +1,157 @@
+"""Content, a lease and images in one step: what `Store.publish` and `Writer.commit` do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from imgtool import clock
+from imgtool.digest import Digest
+from imgtool.disk import atomic, images
+from imgtool.disk.engine import CONTENT, LEASE, Edit, Engine
+from imgtool.disk.writer import FileWriter
+from imgtool.errors import ImgtoolError, InvalidArgument, NotFound
+from imgtool.model import ContentInfo, Image, Lease, replace, without_empty
+from imgtool.names import check_labels, check_name
+from imgtool.stores import Commit, Published, Put
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was published, and which of the content had a record before."""
+
+    published: Published
+    existed: Sequence[bool]
+
+
+def publish(
+    engine: Engine,
+    ns: str,
+    commits: Sequence[Commit],
+    puts: Sequence[Put] = (),
+    hold: Lease | None = None,
+    *,
+    keep: bool = False,
+) -> Outcome:
+    """See `stores.Store.publish`.
+
+    Args:
+        keep: content that has a record keeps its labels too.
+    """
+    writers = [_ours(commit.writer) for commit in commits]
+    digests = []
+    for commit, writer in zip(commits, writers, strict=True):
+        check_labels(commit.labels)
+        digests.append(writer.verified(commit.size, commit.expected))
+    for writer in writers:
+        writer.finish()
+    # Before any lock is taken: syncing large content takes long.
+    atomic.sync_files(writer.path for writer in writers)
+
+    edits: list[Edit[Any]] = []
+    existed = [False] * len(commits)
+    for i, (commit, writer, digest) in enumerate(zip(commits, writers, digests, strict=True)):
+
+        def arrive(old: ContentInfo | None, i: int = i, commit: Commit = commit) -> ContentInfo:
+            existed[i] = old is not None
+            return _content(old, digests[i], writers[i].size, commit, keep=keep)
+
+        edits.append(Edit(CONTENT, digest, arrive))
+        if writer.lease is not None:
+            edits.append(Edit(LEASE, writer.lease, _landing(writer.lease, writer.ref, digest), alone=True))
+    if hold is not None:
+        edits.append(Edit(LEASE, check_name(hold.id, "lease id"), _renewing(hold)))
+    first_put = len(edits)
+    failed: dict[int, ImgtoolError] = {}
+    for i, put in enumerate(puts):
+        try:
+            edits.append(images.put(engine, ns, put, frozenset(digests)))
+        except ImgtoolError as error:
+            failed[i] = error
+    outcomes = engine.apply(
+        ns, edits, [(writer.path, digest) for writer, digest in zip(writers, digests, strict=True)]
+    )
+    for writer in writers:
+        writer.committed()
+    put_outcomes = iter(outcomes[first_put:])
+    return Outcome(
+        Published(
+            content=[outcome for outcome in outcomes if isinstance(outcome, ContentInfo)],
+            images=[failed[i] if i in failed else _image(next(put_outcomes)) for i in range(len(puts))],
+        ),
+        existed,
+    )
+
+
+def holding(id: str, kind: str, resources: Sequence[str]) -> Callable[[Lease | None], Lease]:
+    """The change that makes a lease hold `resources` too."""
+
+    def change(old: Lease | None) -> Lease:
+        lease = _there(old, id)
+        held = lease.resources.get(kind, ())
+        fresh = tuple(dict.fromkeys(r for r in resources if r not in held))
+        return replace(lease, resources={**lease.resources, kind: held + fresh}) if fresh else lease
+
+    return change
+
+
+def letting_go(id: str, kind: str, resources: Sequence[str]) -> Callable[[Lease | None], Lease]:
+    """The change that makes a lease hold `resources` no longer."""
+
+    def change(old: Lease | None) -> Lease:
+        lease = _there(old, id)
+        kept = tuple(r for r in lease.resources.get(kind, ()) if r not in resources)
+        others = {k: ids for k, ids in lease.resources.items() if k != kind}
+        return replace(lease, resources={**others, kind: kept} if kept else others)
+
+    return change
+
+
+def _landing(id: str, ref: str, digest: Digest) -> Callable[[Lease | None], Lease]:
+    """The ingest under the lease becomes content under it."""
+
+    def change(old: Lease | None) -> Lease:
+        return letting_go(id, "ingests", (ref,))(holding(id, "content", (digest,))(old))
+
+    return change
+
+
+def _renewing(hold: Lease) -> Callable[[Lease | None], Lease]:
+    def change(old: Lease | None) -> Lease:
+        lease = old or replace(hold, resources={}, created=clock.now())
+        lease = replace(lease, labels=without_empty(hold.labels))
+        for kind, resources in hold.resources.items():
+            lease = holding(hold.id, kind, resources)(lease)
+        return lease
+
+    return change
+
+
+def _content(
+    old: ContentInfo | None, digest: Digest, size: int, commit: Commit, *, keep: bool
+) -> ContentInfo:
+    now = clock.now()
+    if old is None:
+        return ContentInfo(digest, size, without_empty(commit.labels), created=now, updated=now)
+    labels = without_empty({**old.labels, **commit.labels})
+    if keep or (labels == dict(old.labels) and old.size == size):
+        return old
+    return replace(old, labels=labels, size=size, updated=now)
+
+
+def _there(lease: Lease | None, id: str) -> Lease:
+    if lease is None:
+        raise NotFound(f"lease '{id}' not found")
+    return lease
+
+
+def _ours(writer: object) -> FileWriter:
+    if not isinstance(writer, FileWriter):
+        raise InvalidArgument("a writer of another store cannot be published here")
+    return writer
+
+
+def _image(outcome: object) -> Image | ImgtoolError:
+    assert isinstance(outcome, Image | ImgtoolError)
+    return outcome

@@ -1,0 +1,100 @@
+"""Read files of a store: regular files only, no link followed, never waiting."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from imgtool.disk.layout import inside
+from imgtool.errors import DataLoss, from_oserror
+
+# A scan may miss entries that exist all along while others are renamed over (seen on btrfs and tmpfs).
+_SCANS_MAX = 5
+
+
+def open_regular(path: str) -> tuple[int, os.stat_result]:
+    """Open a file for reading.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        DataLoss: it is a link, a pipe, a device or a directory.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except OSError as error:
+        if os.path.islink(path):
+            raise DataLoss(f"'{path}' is a symbolic link, expected a file") from None
+        raise from_oserror(error, "cannot open") from error
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise DataLoss(f"'{path}' is not a regular file")
+    return fd, status
+
+
+def read_regular(path: str, limit: int) -> bytes:
+    """The bytes of a file of at most `limit` bytes.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        DataLoss: it is no regular file, or longer.
+    """
+    fd, _ = open_regular(path)
+    try:
+        data = read_fd(fd, limit + 1)
+    except OSError as error:
+        error.filename = path
+        raise from_oserror(error, "cannot read") from error
+    finally:
+        os.close(fd)
+    if len(data) > limit:
+        raise DataLoss(f"'{path}' is longer than {limit} bytes")
+    return data
+
+
+def read_fd(fd: int, count: int) -> bytes:
+    """Up to `count` bytes, fewer only at the end of the file."""
+    data = os.read(fd, count)
+    if not data or len(data) == count:
+        return data
+    parts, left = [data], count - len(data)
+    while left and (data := os.read(fd, left)):
+        parts.append(data)
+        left -= len(data)
+    return b"".join(parts)
+
+
+def entries(directory: str) -> list[str]:
+    """The names in a directory, in byte order; none where it is absent. Scans until two scans agree,
+    five times at most, and takes their union.
+    """
+    seen = _scan(directory)
+    for _ in range(_SCANS_MAX - 1):
+        again = _scan(directory)
+        if again == seen:
+            break
+        seen |= again
+    return sorted(seen, key=os.fsencode)
+
+
+def walk_fan_out(directory: str) -> Iterator[tuple[str, str]]:
+    """Each file below `directory/<algorithm>/<2 hex>/`, as its path and `algorithm:hex…`, in order.
+    What does not lie at that depth is not ours, and left out.
+    """
+    for algorithm in entries(directory):
+        for prefix in entries(inside(directory, algorithm)):
+            deep = inside(inside(directory, algorithm), prefix)
+            for rest in entries(deep):
+                yield inside(deep, rest), f"{algorithm}:{prefix}{rest}"
+
+
+def _scan(directory: str) -> set[str]:
+    try:
+        return set(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise from_oserror(error, "cannot list") from error

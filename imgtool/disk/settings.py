@@ -1,0 +1,153 @@
+"""`imgtool.toml`: the store's format and settings; making a store, and refusing one that is not ours."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+from imgtool.disk import atomic, codec, read
+from imgtool.disk.layout import Layout
+from imgtool.disk.locks import HINT_NO_LOCKS
+from imgtool.disk.records import Fields
+from imgtool.disk.workspace import Workspace
+from imgtool.errors import DataLoss, FailedPrecondition, PermissionDenied, from_oserror
+
+FORMAT = 1
+_OURS = {"tmp", "locks", "cache", "ingests"}
+_CONTENT = {"objects", "namespaces"}
+# flock on these is not kept by the server for all clients, or not at all.
+_NETWORK = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "9p",
+    "afs",
+    "ceph",
+    "lustre",
+    "fuse.sshfs",
+    "fuse.glusterfs",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What imgtool.toml says; the defaults where it says nothing."""
+
+    exists: bool = False
+    write: int = FORMAT
+    locking: bool = True
+
+
+def load(layout: Layout) -> Settings:
+    """The settings of the store; the defaults where there is no store.
+
+    Raises:
+        FailedPrecondition: the format is newer than this imgtool reads.
+        DataLoss: the file cannot be read, or is missing from a store.
+        PermissionDenied: the directory belongs to another user, or everybody may write there.
+    """
+    _check_owner(layout.root)
+    names = set(read.entries(layout.root))
+    try:
+        data = read.read_regular(layout.settings, codec.RECORD_MAX)
+    except FileNotFoundError:
+        if names & _CONTENT and not os.path.exists(layout.settings):
+            raise DataLoss(
+                f"'{layout.root}' holds {' and '.join(sorted(names & _CONTENT))} but no imgtool.toml",
+                hint="if it is a store, put the file back as imgtool-store(5) shows it",
+            ) from None
+        return Settings()
+    fields = Fields(codec.load(data, layout.settings), layout.settings)
+    form = fields.table("format")
+    if form is None:
+        raise fields.bad("format", "is missing")
+    reads, writes = form.integer("read"), form.integer("write")
+    if reads > FORMAT:
+        raise FailedPrecondition(
+            f"store '{layout.root}' has format {reads}, this imgtool reads up to {FORMAT}",
+            hint="use a newer imgtool",
+        )
+    locking = fields.text("locking", "flock")
+    if locking not in ("flock", "none"):
+        raise fields.bad("locking", f"is '{locking}', expected flock or none")
+    return Settings(exists=True, write=writes, locking=locking == "flock")
+
+
+def create(layout: Layout, workspace: Workspace) -> None:
+    """Make a store; one that another process made meanwhile is as good.
+
+    Raises:
+        FailedPrecondition: the directory holds something else, or its file system tells no upper
+            from lower case, or has no hard links.
+    """
+    batch = atomic.Batch()
+    batch.mkdirs(layout.root)
+    others = sorted(set(read.entries(layout.root)) - _OURS - _CONTENT)
+    if others and not os.path.exists(layout.settings):
+        raise FailedPrecondition(
+            f"'{layout.root}' is no store, and not empty: it holds '{others[0]}'",
+            hint="give an empty or new directory as --root",
+        )
+    batch.mkdirs(layout.tmp)
+    path = workspace.new_path() + "a"
+    atomic.write_new(path, codec.dump({"format": {"read": FORMAT, "write": FORMAT}}, "imgtool.toml"))
+    if os.path.exists(path[:-1] + "A"):
+        raise FailedPrecondition(f"the file system of '{layout.root}' does not tell upper from lower case")
+    atomic.sync_files([path])
+    try:
+        batch.link(path, layout.settings)
+    except FileExistsError:
+        return
+    batch.sync()
+
+
+def check_file_system(root: str) -> None:
+    """Refuse to write where flock is not reliable.
+
+    Raises:
+        FailedPrecondition: it is a network file system.
+    """
+    kind = _file_system(os.path.realpath(root))
+    if kind in _NETWORK:
+        raise FailedPrecondition(
+            f"'{root}' is on a network file system ({kind}), where locks are not reliable",
+            hint=HINT_NO_LOCKS,
+        )
+
+
+def _check_owner(root: str) -> None:
+    if os.environ.get("IMGTOOL_TRUST_OWNER") == "1":
+        return
+    try:
+        status = os.stat(root)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise from_oserror(error, "cannot open store") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise FailedPrecondition(f"store '{root}' is not a directory")
+    reason = ""
+    if status.st_uid != os.geteuid():
+        reason = f"belongs to user {status.st_uid}, not to {os.geteuid()}"
+    elif status.st_mode & stat.S_IWOTH:
+        reason = "may be written by everybody"
+    if reason:
+        raise PermissionDenied(f"store '{root}' {reason}", hint="if you trust it, set IMGTOOL_TRUST_OWNER=1")
+
+
+def _file_system(path: str) -> str:
+    """The type of the file system that holds `path`; empty where the system does not tell."""
+    best, kind = "", ""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+            for line in table:
+                before, _, after = line.partition(" - ")
+                point = before.split()[4].encode().decode("unicode_escape")
+                if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+                    best, kind = point, after.split()[0]
+    except (OSError, IndexError, UnicodeError):
+        return ""
+    return kind

@@ -1,0 +1,89 @@
+"""Where the parts are joined: the one place that makes a store of files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from imgtool.digest import Digest
+from imgtool.disk import sweep
+from imgtool.disk.content import DiskContent
+from imgtool.disk.engine import Engine
+from imgtool.disk.images import DiskImages
+from imgtool.disk.leases import DiskLeases
+from imgtool.disk.namespaces import DiskNamespaces
+from imgtool.disk.publish import publish
+from imgtool.model import Lease
+from imgtool.names import check_namespace
+from imgtool.stores import Commit, Garbage, Litter, Published, Put
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class DiskStore:
+    """Store on files; see `imgtool.stores`. Close it, or use it in `with`: temporary files go then."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.namespaces = DiskNamespaces(engine)
+
+    def images(self, namespace: str) -> DiskImages:
+        return DiskImages(self.engine, check_namespace(namespace))
+
+    def content(self, namespace: str) -> DiskContent:
+        return DiskContent(self.engine, check_namespace(namespace))
+
+    def leases(self, namespace: str) -> DiskLeases:
+        return DiskLeases(self.engine, check_namespace(namespace))
+
+    def publish(
+        self,
+        namespace: str,
+        commits: Sequence[Commit] = (),
+        puts: Sequence[Put] = (),
+        *,
+        hold: Lease | None = None,
+    ) -> Published:
+        return publish(self.engine, check_namespace(namespace), commits, puts, hold).published
+
+    def objects(self) -> Iterator[tuple[Digest, int]]:
+        return sweep.objects(self.engine)
+
+    def litter(self, held: frozenset[tuple[str, str]]) -> Sequence[Litter]:
+        return sweep.litter(self.engine, held)
+
+    def removing(self) -> AbstractContextManager[Callable[[Garbage], None]]:
+        return sweep.removing(self.engine)
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_store(
+    root: str, *, lock_timeout: float = 30.0, warn: Callable[[str], None] = lambda _line: None
+) -> DiskStore:
+    """The store in the directory `root`. An absent one reads as empty, and is made by the first change.
+
+    Args:
+        root: the directory.
+        lock_timeout: seconds that a change waits for a lock.
+        warn: called with a line for what the user should know though nothing failed.
+
+    Raises:
+        FailedPrecondition: its format is newer than this imgtool reads.
+        DataLoss: its settings cannot be read.
+        PermissionDenied: it belongs to somebody else, or everybody may write there.
+    """
+    return DiskStore(Engine(os.path.abspath(root), lock_timeout, warn))

@@ -1,0 +1,105 @@
+"""Removing: the files of garbage, under the store's exclusive lock. Which it is, `imgtool.ops.gc` says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from imgtool import clock
+from imgtool.digest import Digest
+from imgtool.disk import atomic, ingests, log, read, workspace
+from imgtool.disk.engine import Engine, new_id
+from imgtool.disk.layout import inside, parent
+from imgtool.errors import InvalidArgument, ResourceExhausted
+from imgtool.stores import Garbage, Litter
+
+
+def objects(engine: Engine) -> Iterator[tuple[Digest, int]]:
+    """See `stores.Store.objects`. What is not named as an object is left out; fsck reports it."""
+    for _, text in read.walk_fan_out(engine.layout.objects):
+        try:
+            digest = Digest.parse(text)
+        except InvalidArgument:
+            continue
+        size = engine.object_size(digest)
+        if size is not None:
+            yield digest, size
+
+
+def litter(engine: Engine, held: frozenset[tuple[str, str]]) -> Sequence[Litter]:
+    """See `stores.Store.litter`."""
+    found = []
+    for path, ns, ref in ingests.abandoned(engine, held):
+        found.append(Litter("ingest", ns, ref or os.path.basename(path), _size(path)))
+    layout = engine.layout
+    for name in read.entries(layout.tmp):
+        path = inside(layout.tmp, name)
+        if not workspace.is_held(path):
+            found.append(Litter("temporary", "", name, _size(path)))
+    return found
+
+
+@contextmanager
+def removing(engine: Engine) -> Iterator[Callable[[Garbage], None]]:
+    """See `stores.Store.removing`."""
+    engine.ready()
+    with engine.locks.removing():
+        yield lambda garbage: _remove(engine, garbage)
+
+
+def _remove(engine: Engine, garbage: Garbage) -> None:
+    layout, batch = engine.layout, atomic.Batch()
+    # A power cut must not bring back a record, once what it names is gone.
+    for ns in read.entries(layout.namespaces):
+        for directory in (layout.namespace(ns), layout.images(ns), layout.leases(ns)):
+            if os.path.isdir(directory):
+                batch.touched(directory)
+    batch.sync()
+    for ns in sorted({*garbage.content, *garbage.leases}):
+        _log(engine, ns, garbage)
+        for id in garbage.leases.get(ns, ()):
+            batch.unlink(layout.lease(ns, id))
+        for digest in garbage.content.get(ns, ()):
+            path = layout.content_record(ns, digest)
+            batch.unlink(path)
+            _prune(batch, parent(path))
+    batch.sync()
+    for digest in garbage.objects:
+        path = layout.object(digest)
+        batch.unlink(path)
+        _prune(batch, parent(path))
+    batch.sync()
+    for item in garbage.litter:
+        if item.kind == "ingest":
+            ingests.collect(engine, item.namespace, item.name)
+        elif not workspace.is_held(path := inside(layout.tmp, item.name)):
+            atomic.remove_tree(path)
+
+
+def _prune(batch: atomic.Batch, directory: str) -> None:
+    """Remove a directory of the fan-out, and the one above it, if nothing is left in them."""
+    if batch.rmdir(directory):
+        batch.rmdir(parent(directory))
+
+
+def _log(engine: Engine, ns: str, garbage: Garbage) -> None:
+    removed = {
+        "content": [str(digest) for digest in garbage.content.get(ns, ())],
+        "leases": list(garbage.leases.get(ns, ())),
+    }
+    try:
+        log.append_gc(engine.layout.log(ns), new_id(), clock.now(), removed)
+    except ResourceExhausted as error:
+        engine.warn(f"gc goes on without a line in the log: {error.message}")
+
+
+def _size(path: str) -> int:
+    """Bytes in a file, or in the files of a directory."""
+    if not os.path.isdir(path):
+        return os.lstat(path).st_size if os.path.lexists(path) else 0
+    return sum(
+        entry.stat(follow_symlinks=False).st_size
+        for entry in os.scandir(path)
+        if entry.is_file(follow_symlinks=False)
+    )

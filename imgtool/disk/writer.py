@@ -1,0 +1,286 @@
+"""A write that is under way: bytes into a file, hashed as they are stored."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from imgtool import clock
+from imgtool.digest import Digest, Hasher, new_hasher
+from imgtool.disk import atomic, read
+from imgtool.errors import FailedPrecondition, ImgtoolError, InvalidArgument, from_oserror
+from imgtool.model import ContentInfo, IngestStatus
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from typing_extensions import Buffer
+
+_READ = 1 << 20
+_COPY = 16 << 20
+
+
+class Place(Protocol):
+    """Where a writer's bytes lie, and what becomes of them when it ends."""
+
+    ref: str
+    data: str
+    total: int
+    started: int
+    expires: int | None
+    expected: Digest | None
+    lease: str | None
+
+    def release(self) -> None:
+        """Give up the lock; remove what is not kept."""
+
+    def discard(self) -> None:
+        """Remove everything, and give up the lock."""
+
+
+class FileWriter:
+    """A Writer over a file. Hashes what it wrote, on the way where it can."""
+
+    def __init__(self, place: Place, fd: int, algorithm: str, publish: Callable[..., ContentInfo]) -> None:
+        self._place = place
+        self._fd = fd
+        self._algorithm = algorithm
+        self._publish = publish
+        self._hasher: Hasher = new_hasher(algorithm)
+        self._offset = 0
+        self._kept = 0  # bytes in the file from the offset on that a replay may still find equal
+        self._open = True
+        size = os.fstat(fd).st_size
+        if size:
+            self._hash_file(size)
+
+    @property
+    def ref(self) -> str:
+        return self._place.ref
+
+    @property
+    def path(self) -> str:
+        """The file with the bytes, for the engine."""
+        return self._place.data
+
+    @property
+    def lease(self) -> str | None:
+        return self._place.lease
+
+    def status(self) -> IngestStatus:
+        place = self._place
+        return IngestStatus(
+            place.ref,
+            offset=self._offset,
+            total=place.total,
+            started=place.started,
+            updated=clock.now(),
+            expires=place.expires,
+            expected=place.expected,
+        )
+
+    def digest(self) -> Digest:
+        return Digest.from_hasher(self._algorithm, self._hasher)
+
+    def write(self, data: Buffer, /) -> int:
+        view = memoryview(data).cast("B")
+        left = self._skip_equal(view) if self._kept else view
+        if left:
+            self._seek()
+            atomic.write(self._fd, left)
+            self._hasher.update(left)
+            self._offset += len(left)
+        return len(view)
+
+    def copy_from(self, fd: int, limit: int | None = None) -> int:
+        most = None if limit is None else limit + 1
+        start = self._offset
+        if not self._kept and os.fstat(fd).st_size and self._copy_in_kernel(fd, most):
+            return self._offset - start
+        buffer = memoryview(bytearray(_READ))
+        while most is None or self._offset - start < most:
+            want = _READ if most is None else min(_READ, most - (self._offset - start))
+            try:
+                count = os.readv(fd, [buffer[:want]])
+            except OSError as error:
+                raise from_oserror(error, "cannot read the source") from error
+            if not count:
+                break
+            self.write(buffer[:count])
+        return self._offset - start
+
+    def truncate(self, size: int) -> None:
+        if size != 0:
+            raise InvalidArgument(f"cannot truncate ingest '{self.ref}' to {size} bytes, only to 0")
+        self.replay()
+        self._drop_kept()
+
+    def replay(self) -> None:
+        self._kept += self._offset
+        self._offset = 0
+        self._hasher = new_hasher(self._algorithm)
+
+    def finish(self) -> None:
+        if self._fd < 0:
+            return
+        self._drop_kept()
+        atomic.set_mode(self._fd, atomic.FILE_MODE)
+        os.close(self._fd)
+        self._fd = -1
+
+    def verified(self, size: int | None, expected: Digest | None) -> Digest:
+        """The digest to publish under, after the comparisons that `commit` promises.
+
+        Raises:
+            FailedPrecondition: length or digest differ.
+        """
+        if self._fd >= 0:
+            self._drop_kept()
+        if size is not None and size != self._offset:
+            raise FailedPrecondition(f"{self._what()} has {self._offset} bytes, expected {size}")
+        found = self.digest()
+        if expected is None:
+            return found
+        if expected.algorithm != found.algorithm:
+            found = _hash(self.path, expected.algorithm)
+        if found != expected:
+            raise FailedPrecondition(
+                f"{self._what()} is {found}, expected {expected}",
+                hint="the source is damaged or was changed; get it again, then repeat the same command",
+            )
+        return found
+
+    @property
+    def size(self) -> int:
+        return self._offset
+
+    def commit(
+        self,
+        *,
+        size: int | None = None,
+        expected: Digest | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> ContentInfo:
+        return self._publish(self, size=size, expected=expected, labels=labels or {})
+
+    def committed(self) -> None:
+        """The engine has taken the bytes."""
+        self._end(self._place.discard)
+
+    def close(self) -> None:
+        self._end(self._place.release)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _end(self, how: Callable[[], None]) -> None:
+        if not self._open:
+            return
+        self._open = False
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        how()
+
+    def _what(self) -> str:
+        return f"content for '{self.ref}'" if self.ref else "content"
+
+    def _seek(self) -> None:
+        os.lseek(self._fd, self._offset, os.SEEK_SET)
+
+    def _skip_equal(self, view: memoryview) -> memoryview:
+        """Step over the bytes of `view` that are there already; what is left begins with a difference."""
+        while view and self._kept:
+            there = os.pread(self._fd, min(len(view), self._kept, _READ), self._offset)
+            here = view[: len(there)]
+            if not there or here != there:
+                self._drop_kept()
+                break
+            self._hasher.update(here)
+            self._offset += len(there)
+            self._kept -= len(there)
+            view = view[len(there) :]
+        return view
+
+    def _drop_kept(self) -> None:
+        if self._kept:
+            atomic.truncate(self._fd, self._offset)
+            self._kept = 0
+
+    def _hash_file(self, until: int) -> None:
+        """Hash the file from the offset up to `until`, and move there."""
+        buffer = memoryview(bytearray(_READ))
+        while self._offset < until:
+            count = os.preadv(self._fd, [buffer[: min(_READ, until - self._offset)]], self._offset)
+            if not count:
+                raise ImgtoolError(f"{self._what()} became shorter while it was written")
+            self._hasher.update(buffer[:count])
+            self._offset += count
+
+    def _copy_in_kernel(self, fd: int, most: int | None) -> bool:
+        """Copy without passing through this process, and hash the copy one step behind: what is hashed
+        is what is stored, even if the source is being rewritten. False where the kernel cannot and
+        nothing was copied.
+        """
+        begin = end = self._offset
+        failure: list[BaseException] = []
+        ready = threading.Condition()
+        done = False
+
+        def hash_behind() -> None:
+            try:
+                while True:
+                    with ready:
+                        ready.wait_for(lambda: done or end > self._offset)
+                        until = end
+                    if until == self._offset:
+                        return
+                    self._hash_file(until)
+            except BaseException as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=hash_behind)
+        try:
+            while not failure:
+                want = _COPY if most is None else min(_COPY, most - (end - begin))
+                count = atomic.copy_range(fd, self._fd, want, end) if want else 0
+                if not count:
+                    break
+                with ready:
+                    end += count
+                    ready.notify()
+                if not thread.ident:
+                    thread.start()
+        except OSError as error:
+            if end == begin:
+                return False
+            raise from_oserror(error, "cannot copy") from error
+        finally:
+            with ready:
+                done = True
+                ready.notify()
+            if thread.ident:
+                thread.join()
+        if failure:
+            raise failure[0]
+        return True
+
+
+def _hash(path: str, algorithm: str) -> Digest:
+    """The digest of a file in another algorithm than the one it was written with."""
+    hasher = new_hasher(algorithm)
+    fd, _ = read.open_regular(path)
+    try:
+        while data := os.read(fd, _READ):
+            hasher.update(data)
+    finally:
+        os.close(fd)
+    return Digest.from_hasher(algorithm, hasher)
