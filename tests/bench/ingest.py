@@ -68,7 +68,6 @@ def run(work: Path, size: int, rounds: int) -> list[Row]:
     """Every run starts with an empty destination on the same disk and ends when the bytes are durable."""
     file = random_file(work / "file", size)
     store, copies = work / "store", work / "copies"
-    copy = copies / "file"
     daemon = Containerd(work / "containerd")
     missing = [tool for tool in ("ctr", "containerd") if shutil.which(tool) is None]
 
@@ -83,8 +82,12 @@ def run(work: Path, size: int, rounds: int) -> list[Row]:
         shutil.rmtree(copies, ignore_errors=True)
         copies.mkdir()
 
+    def copy_and_sync() -> None:
+        call("cp", file, copies)
+        call("sync", copies / file.name)
+
     cases = [
-        Case("cp FILE DIR && sync FILE", lambda: (call("cp", file, copy), call("sync", copy)), empty_copies),
+        Case("cp FILE DIR && sync FILE", copy_and_sync, empty_copies),
         ours("imgtool ingest FILE"),
         Case(
             "ctr content ingest",
