@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -34,7 +35,10 @@ def run(argv: Sequence[str]) -> int:
     context = Context()
     try:
         try:
-            with _top().make_context("imgtool", list(argv), obj=context) as ctx:
+            with (
+                closing(context),
+                _top().make_context("imgtool", list(argv), obj=context) as ctx,
+            ):
                 ctx.command.invoke(ctx)
         except typer.Exit:
             pass

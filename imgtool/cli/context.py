@@ -10,6 +10,7 @@ from imgtool.cli.output import Output
 from imgtool.names import DEFAULT_NAMESPACE, check_namespace
 
 if TYPE_CHECKING:
+    from imgtool.disk import DiskStore
     from imgtool.stores import Store
 
 
@@ -27,7 +28,7 @@ class Context:
         self.format = "table"
         self.failures = Failures(self)
         self.out = Output(self)
-        self._store: Store | None = None
+        self._store: DiskStore | None = None
 
     @property
     def root(self) -> str:
@@ -58,8 +59,13 @@ class Context:
         if self._store is None:
             from imgtool.disk import open_store
 
-            self._store = open_store(self.root, lock_timeout=self.lock_timeout)
+            self._store = open_store(self.root, lock_timeout=self.lock_timeout, warn=self.failures.warn)
         return self._store
+
+    def close(self) -> None:
+        """Let go of the store: temporary files go."""
+        if self._store is not None:
+            self._store.close()
 
     def say(self, text: str) -> None:
         """Talk on stderr, unless `-q`."""

@@ -40,17 +40,40 @@ class Failures:
         """Say something."""
         self._report("note", text)
 
-    def for_each(self, items: Iterable[T], action: Callable[[T], R]) -> Iterator[R]:
-        """The results of `action` for each of `items`, past those that fail."""
+    def for_each(
+        self,
+        items: Iterable[T],
+        action: Callable[[T], R],
+        *,
+        ignore: type[ImgtoolError] | None = None,
+        silent: type[ImgtoolError] | None = None,
+    ) -> Iterator[R]:
+        """The results of `action` for each of `items`, past those that fail.
+
+        Args:
+            ignore: an error that is no failure.
+            silent: an error that is not reported, but sets the exit status.
+        """
         for item in items:
             try:
                 result = action(item)
             except BrokenPipeError:
                 raise
             except ImgtoolError as error:
-                self.add(error)
+                if silent and isinstance(error, silent):
+                    self.exit_code = self.exit_code or error.exit_code
+                elif not (ignore and isinstance(error, ignore)):
+                    self.add(error)
             except OSError as error:
                 self.add(from_oserror(error))
+            else:
+                yield result
+
+    def drop(self, results: Iterable[R | ImgtoolError]) -> Iterator[R]:
+        """`results` without the errors among them, which are reported."""
+        for result in results:
+            if isinstance(result, ImgtoolError):
+                self.add(result)
             else:
                 yield result
 

@@ -1,4 +1,4 @@
-"""Images as rows: what `list` and the commands that change images show of them."""
+"""Images for the commands: as rows, and as what words on the command line mean."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from imgtool.cli.output import Row, labels_text, short, size_text, value
 from imgtool.clock import format_time
-from imgtool.errors import ImgtoolError
+from imgtool.digest import Digest
+from imgtool.errors import ImgtoolError, InvalidArgument, NotFound
+from imgtool.model import Descriptor
 
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
     from imgtool.model import Image
-    from imgtool.stores import ContentStore
+    from imgtool.stores import ContentStore, ImageStore
+
+DEFAULT_TYPE = "application/octet-stream"
+
+
+# --- rows ------------------------------------------------------------------------------------------
 
 
 def row(namespace: str, image: Image) -> dict[str, Any]:
@@ -44,24 +51,25 @@ def listed(c: Context, filters: Sequence[str], *, all_namespaces: bool = False) 
     for namespace in namespaces:
         content = store.content(namespace)
         for image in store.images(namespace).list(*filters, on_error=report):
-            look = cache(_lookup(image, content, report))
+            look = cache(_lookup(c, image, content))
             yield row(namespace, image) | {
                 "size": lambda look=look: look()[0],
                 "platforms": lambda look=look: look()[1],
             }
 
 
-def _lookup(
-    image: Image, content: ContentStore, report: Callable[[ImgtoolError], None]
-) -> Callable[[], tuple[int | None, list[str]]]:
+def _lookup(c: Context, image: Image, content: ContentStore) -> Callable[[], tuple[int | None, list[str]]]:
     def look() -> tuple[int | None, list[str]]:
         from imgtool.oci import graph
 
         try:
-            return graph.present_size(content, image.target), graph.platforms(content, image.target)
+            size = graph.collect(content, [image.target], presence(content)).size()
+            return size, graph.image_platforms(content, image.target)
+        except InvalidArgument as error:
+            c.failures.warn(f"image '{image.name}': {error.message}")
         except ImgtoolError as error:
-            report(type(error)(f"image '{image.name}': {error.message}", hint=error.hint))
-            return None, []
+            c.failures.add(type(error)(f"image '{image.name}': {error.message}", hint=error.hint))
+        return None, []
 
     return look
 
@@ -96,3 +104,87 @@ def columns(
         "PLATFORMS": lambda r: ",".join(value(r, "platforms")),
         "LABELS": lambda r: labels_text(r["labels"], whole=whole),
     }
+
+
+NAME_ONLY: Mapping[str, Callable[[Row], str]] = {"NAME": itemgetter("name")}
+LABELS_ONLY: Mapping[str, Callable[[Row], str]] = {"LABELS": lambda r: labels_text(r["labels"], whole=True)}
+
+
+# --- words -----------------------------------------------------------------------------------------
+
+
+def selected(
+    c: Context, images: ImageStore, words: Sequence[str], filters: Sequence[str], all: bool, zero: bool
+) -> list[tuple[str, Digest | None]]:
+    """The images that a command is to change: by name, by `--filter`, or `--all`, exactly one of the
+    three; with the target that a filter has seen. Unreadable records are reported.
+
+    Raises:
+        InvalidArgument: none of the three is given, or two; a filter is empty or is no filter.
+    """
+    from imgtool.cli.options import names_from
+
+    if any(not f.strip() for f in filters):
+        raise InvalidArgument("--filter is empty", hint="use --all if you mean every image")
+    if bool(words) + bool(filters) + all > 1:
+        raise InvalidArgument("names, --filter and --all exclude each other")
+    if filters:
+        return [(i.name, i.target.digest) for i in images.list(*filters, on_error=c.failures.add)]
+    if all:
+        return [(name, None) for name in images.names()]
+    return [(name, None) for name in names_from(words, zero)]
+
+
+def target_of(c: Context, word: str) -> tuple[Descriptor, Mapping[str, str]]:
+    """What `word` means: the target and the labels of an image, or content by its digest, without
+    labels. Its media type is then what it says of itself.
+
+    Raises:
+        NotFound: there is neither; DataLoss: the record or the object cannot be read.
+    """
+    try:
+        digest = Digest.parse(word)
+    except InvalidArgument:
+        image = c.store().images(c.namespace).get(word)
+        return image.target, image.labels
+    from imgtool.oci import blob, manifest, strictjson
+
+    content = c.store().content(c.namespace)
+    size = content.info(digest).size
+    kind = manifest.detect(blob.read(content, digest)) if size <= strictjson.LIMIT else None
+    return Descriptor(kind or DEFAULT_TYPE, digest, size), {}
+
+
+def presence(content: ContentStore) -> Callable[[Digest], bool]:
+    """A function that tells whether this namespace has a digest."""
+
+    @cache
+    def present(digest: Digest) -> bool:
+        try:
+            content.info(digest)
+        except NotFound:
+            return False
+        return True
+
+    return present
+
+
+def needed(c: Context, target: Descriptor) -> frozenset[Digest]:
+    """The digests that `target` reaches and that are here: what must still be here when a name
+    for it appears. A malformed document reaches nothing.
+
+    Raises:
+        DataLoss: a document of it does not have its bytes.
+    """
+    from imgtool.oci import graph
+
+    content = c.store().content(c.namespace)
+    present = presence(content)
+    found: set[Digest] = {target.digest} if present(target.digest) else set()
+    try:
+        for node in graph.walk(content, [target], present):
+            if present(node.descriptor.digest):
+                found.add(node.descriptor.digest)
+    except InvalidArgument:
+        return frozenset(found)
+    return frozenset(found)

@@ -12,9 +12,6 @@ from imgtool.errors import ImgtoolError, InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from imgtool.cli.context import Context
-    from imgtool.model import Image
-    from imgtool.stores import ImageStore
 
 Names = Annotated[
     list[str],
@@ -69,6 +66,7 @@ IfDigest = Annotated[
         "--if-digest", metavar="DIGEST", show_default=False, help="Only where the target is DIGEST."
     ),
 ]
+ReplaceAll = Annotated[bool, typer.Option("--replace-all", help="Those given replace all that are there.")]
 IgnoreMissing = Annotated[bool, typer.Option("--ignore-missing", help="An absent name is no failure.")]
 Bytes = Annotated[bool, typer.Option("--bytes", help="Exact sizes.")]
 NoTrunc = Annotated[bool, typer.Option("--no-trunc", help="Whole digests and labels.")]
@@ -133,21 +131,15 @@ def read_names(path: str, zero: bool) -> list[str]:
     return [part.decode("utf-8", "surrogateescape") for part in parts if part]
 
 
-def selected(
-    c: Context, images: ImageStore, words: Sequence[str], filters: Sequence[str], all: bool, zero: bool
-) -> list[tuple[str, Image | None]]:
-    """The images that a command is to change: by name, by `--filter`, or `--all`; exactly one of them.
-    The image is there where a filter has looked at it. Unreadable records are reported.
+def label_paths(
+    words: Sequence[str], replace_all: bool, field: str = "label"
+) -> tuple[list[str], dict[str, str]]:
+    """The field paths and the values that `KEY=VALUE` words ask for.
 
     Raises:
-        InvalidArgument: none of the three is given, or two; a filter is empty or no filter.
+        InvalidArgument: there are none, and they are not to replace all.
     """
-    if any(not f.strip() for f in filters):
-        raise InvalidArgument("--filter is empty", hint="use --all if you mean every image")
-    if bool(words) + bool(filters) + all > 1:
-        raise InvalidArgument("names, --filter and --all exclude each other")
-    if filters:
-        return [(image.name, image) for image in images.list(*filters, on_error=c.failures.add)]
-    if all:
-        return [(name, None) for name in images.names()]
-    return [(name, None) for name in names_from(words, zero)]
+    if not (words or replace_all):
+        raise InvalidArgument(f"no {field} is given", hint="KEY=VALUE sets one, KEY= removes it")
+    new = pairs(words, field)
+    return [f"{field}s"] if replace_all else [f"{field}s.{key}" for key in new], new

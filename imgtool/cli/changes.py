@@ -1,0 +1,170 @@
+"""What a command changes in images: asked for, tried out, shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from imgtool.cli.images import needed, row, target_of
+from imgtool.cli.options import label_paths
+from imgtool.cli.output import Row
+from imgtool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from imgtool.fieldpaths import merge_image
+from imgtool.model import replace
+from imgtool.stores import Put
+
+if TYPE_CHECKING:
+    from imgtool.cli.context import Context
+    from imgtool.digest import Digest
+    from imgtool.model import Image
+    from imgtool.stores import ImageStore
+
+
+class Change:
+    """What `update` does to each of its images.
+
+    Args:
+        labels, annotations: `KEY=VALUE` words; `KEY=` removes.
+        target: a digest or the name of an image; None leaves it.
+        replace_all: the labels given replace all labels, the annotations given all annotations;
+            without either, all labels go.
+        rename: the new name; None leaves it.
+
+    Raises:
+        InvalidArgument: nothing is asked for, or a word is malformed.
+        NotFound: no such target.
+    """
+
+    def __init__(
+        self,
+        c: Context,
+        labels: Sequence[str],
+        annotations: Sequence[str],
+        target: str | None,
+        *,
+        replace_all: bool,
+        rename: str | None,
+    ) -> None:
+        self._context = c
+        self._rename = rename
+        self._paths: list[str] = []
+        self._labels: dict[str, str] = {}
+        self._annotations: dict[str, str] = {}
+        self._target = None if target is None else target_of(c, target)[0]
+        self._needs = frozenset[Digest]() if self._target is None else needed(c, self._target)
+        if self._target:
+            self._paths.append("target")
+        if labels or (replace_all and not annotations):
+            paths, self._labels = label_paths(labels, replace_all)
+            self._paths += paths
+        if annotations:
+            paths, self._annotations = label_paths(annotations, replace_all, "annotation")
+            self._paths += paths
+        if not (self._paths or rename):
+            raise InvalidArgument("nothing to change is given", hint="try 'imgtool update --help'")
+
+    def check_count(self, count: int) -> None:
+        """
+        Raises:
+            InvalidArgument: one new name is for several images.
+        """
+        if self._rename is not None and count > 1:
+            raise InvalidArgument(f"--rename is for one image, not for {count}")
+
+    def apply(self, images: ImageStore, name: str, expected: Digest | None, *, dry_run: bool) -> Row:
+        """Change the image called `name`; returns its row, with its `changes`.
+
+        Args:
+            expected: what it must point to, if not None.
+            dry_run: only say what would change.
+        """
+        if self._rename is not None and not self._paths and not dry_run:
+            new = images.rename(name, self._rename, if_target=expected)
+            return self._row(replace(new, name=name), new)
+        old = images.get(name)
+        target = self._target or old.target
+        new = replace(
+            old,
+            labels=self._labels,
+            target=replace(target, annotations={**target.annotations, **self._annotations}),
+        )
+        if dry_run:
+            expect(old, expected)
+            new = merge_image(old, new, self._paths) if self._paths else old
+            return self._row(old, new if self._rename is None else would_rename(images, new, self._rename))
+        new = images.update(new, *self._paths, if_target=expected, needs=self._needs)
+        if self._rename is not None:
+            new = images.rename(name, self._rename, if_target=new.target.digest)
+        return self._row(old, new)
+
+    def _row(self, old: Image, new: Image) -> Row:
+        return row(self._context.namespace, new) | {"changes": changes(old, new)}
+
+
+def _changes_text(row: Row) -> str:
+    return "; ".join(
+        f"{x['field']}: {x['old'] or '(none)'} -> {x['new'] or '(none)'}" for x in row["changes"]
+    )
+
+
+CHANGES: Mapping[str, Callable[[Row], str]] = {"NAME": itemgetter("name"), "CHANGES": _changes_text}
+
+
+def expect(image: Image, target: Digest | None) -> Image:
+    """`image`, if it points to `target` or nothing is expected: what a dry run checks.
+
+    Raises:
+        FailedPrecondition: it points elsewhere.
+    """
+    if target is not None and image.target.digest != target:
+        raise FailedPrecondition(f"image '{image.name}' has target {image.target.digest}, expected {target}")
+    return image
+
+
+def would_rename(images: ImageStore, image: Image, name: str) -> Image:
+    """`image` as it would be under the new `name`.
+
+    Raises:
+        AlreadyExists: the name has another target.
+    """
+    return replace(would_put(images, Put(replace(image, name=name))), name=name)
+
+
+def would_put(images: ImageStore, put: Put) -> Image:
+    """The image as it would be after `put`.
+
+    Raises:
+        AlreadyExists: the name has another target, and it is not to be replaced.
+    """
+    try:
+        there = images.get(put.image.name)
+    except NotFound:
+        return put.image
+    if there.target.digest == put.image.target.digest:
+        return there
+    if not put.replace:
+        raise AlreadyExists(
+            f"image '{there.name}' already exists, with target {there.target.digest}",
+            hint="use --replace to point it to the new content",
+        )
+    return put.image
+
+
+def changes(old: Image, new: Image) -> list[dict[str, str]]:
+    """What is different, field by field."""
+    before, after = _fields(old), _fields(new)
+    return [
+        {"field": field, "old": before.get(field, ""), "new": after.get(field, "")}
+        for field in sorted(before.keys() | after.keys())
+        if before.get(field) != after.get(field)
+    ]
+
+
+def _fields(image: Image) -> dict[str, str]:
+    return {
+        "name": image.name,
+        "target": image.target.digest,
+        **{f"labels.{k}": v for k, v in image.labels.items()},
+        **{f"annotations.{k}": v for k, v in image.target.annotations.items()},
+    }

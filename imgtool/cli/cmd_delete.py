@@ -1,0 +1,50 @@
+"""`imgtool delete`: image records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imgtool.cli import options as o
+from imgtool.cli.context import Context
+
+if TYPE_CHECKING:
+    from imgtool.digest import Digest
+    from imgtool.model import Image
+
+
+def run(
+    c: Context,
+    names: o.Names,
+    filters: o.Filters,
+    all: o.All = False,
+    zero: o.Zero = False,
+    if_digest: o.IfDigest = None,
+    ignore_missing: o.IgnoreMissing = False,
+    dry_run: o.DryRun = False,
+) -> None:
+    """Delete images, and print their names. Their content stays until gc."""
+    from imgtool.cli import images as view
+    from imgtool.cli.changes import expect
+    from imgtool.errors import NotFound
+
+    images = c.store().images(c.namespace)
+    expected = o.digest_or_none(if_digest)
+
+    def delete(choice: tuple[str, Digest | None]) -> Image:
+        name, seen = choice
+        if dry_run:
+            return expect(images.get(name), expected or seen)
+        return images.delete(name, target=expected or seen)
+
+    deleted = c.failures.for_each(
+        view.selected(c, images, names, filters, all, zero),
+        delete,
+        ignore=NotFound if ignore_missing else None,
+    )
+    c.out.rows(
+        "images",
+        (view.row(c.namespace, image) for image in deleted),
+        view.NAME_ONLY,
+        zero=zero,
+        header=False,
+    )

@@ -1,0 +1,30 @@
+"""`imgtool label`: the labels of one image, as `ctr images label`."""
+
+from __future__ import annotations
+
+from imgtool.cli import options as o
+from imgtool.cli.context import Context
+
+
+def run(
+    c: Context,
+    name: o.Name,
+    labels: o.LabelArguments,
+    replace_all: o.ReplaceAll = False,
+    if_digest: o.IfDigest = None,
+    dry_run: o.DryRun = False,
+) -> None:
+    """Set and remove labels of an image, and print all that it has then."""
+    from imgtool.cli import images as view
+    from imgtool.cli.changes import expect
+    from imgtool.fieldpaths import merge_image
+    from imgtool.model import replace
+
+    paths, new = o.label_paths(labels, replace_all)
+    images, expected = c.store().images(c.namespace), o.digest_or_none(if_digest)
+    image = replace(images.get(name), labels=new)
+    if dry_run:
+        image = merge_image(expect(images.get(name), expected), image, paths)
+    else:
+        image = images.update(image, *paths, if_target=expected)
+    c.out.rows("images", [view.row(c.namespace, image)], view.LABELS_ONLY, header=False)

@@ -1,0 +1,101 @@
+"""`imgtool namespace`: list, create, label, rm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from imgtool.cli import options as o
+from imgtool.cli.context import Context
+
+if TYPE_CHECKING:
+    from imgtool.model import Namespace
+
+
+def run_list(c: Context, filters: o.FilterArguments, zero: o.Zero = False) -> None:
+    """List namespaces."""
+    from imgtool.cli.output import labels_text
+
+    found = c.store().namespaces.list(*filters, on_error=c.failures.add)
+    c.out.rows(
+        "namespaces",
+        map(_row, found),
+        {"NAME": lambda r: str(r["name"]), "LABELS": lambda r: labels_text(r["labels"], whole=True)},
+        zero=zero,
+    )
+
+
+def run_create(c: Context, name: o.Name, labels: o.LabelArguments, dry_run: o.DryRun = False) -> None:
+    """Create a namespace, and print its name."""
+    from imgtool.errors import AlreadyExists
+    from imgtool.model import Namespace
+    from imgtool.names import check_namespace
+
+    namespaces = c.store().namespaces
+    new = Namespace(check_namespace(name), o.pairs(labels))
+    if not dry_run:
+        new = namespaces.create(new)
+    elif any(ns.name == name for ns in namespaces.list()):
+        raise AlreadyExists(f"namespace '{name}' exists")
+    c.out.rows("namespaces", [_row(new)], {"NAME": lambda r: str(r["name"])}, header=False)
+
+
+def run_label(
+    c: Context,
+    name: o.Name,
+    labels: o.LabelArguments,
+    replace_all: o.ReplaceAll = False,
+    dry_run: o.DryRun = False,
+) -> None:
+    """Set and remove labels of a namespace, and print all that it has then. An absent one is created."""
+    from imgtool.cli.images import LABELS_ONLY
+    from imgtool.fieldpaths import merge_labels
+    from imgtool.model import Namespace, replace
+    from imgtool.names import check_namespace
+
+    namespaces = c.store().namespaces
+    paths, new = o.label_paths(labels, replace_all)
+    if dry_run:
+        old = next((ns for ns in namespaces.list() if ns.name == name), Namespace(check_namespace(name)))
+        result = replace(old, labels=merge_labels(old.labels, new, paths, f"namespace '{name}'"))
+    else:
+        result = namespaces.update(Namespace(name, new), *paths)
+    c.out.rows("namespaces", [_row(result)], LABELS_ONLY, header=False)
+
+
+def run_rm(
+    c: Context,
+    names: o.Names,
+    zero: o.Zero = False,
+    ignore_missing: o.IgnoreMissing = False,
+    dry_run: o.DryRun = False,
+) -> None:
+    """Remove namespaces that have no images and no content, and print their names. Their leases and
+    unfinished writes go with them.
+    """
+    from imgtool.errors import FailedPrecondition, NotFound
+
+    store = c.store()
+
+    def remove(name: str) -> dict[str, str]:
+        if not dry_run:
+            store.namespaces.delete(name)
+        else:
+            store.namespaces.get(name)
+            if store.images(name).names() or any(store.content(name).list()):
+                raise FailedPrecondition(f"namespace '{name}' is not empty")
+        return {"name": name}
+
+    removed = c.failures.for_each(
+        o.names_from(names, zero), remove, ignore=NotFound if ignore_missing else None
+    )
+    c.out.rows("namespaces", removed, {"NAME": lambda r: str(r["name"])}, zero=zero, header=False)
+
+
+def _row(namespace: Namespace) -> dict[str, Any]:
+    from imgtool.clock import format_time
+
+    return {
+        "name": namespace.name,
+        "labels": dict(sorted(namespace.labels.items())),
+        "created": format_time(namespace.created),
+    }

@@ -1,0 +1,47 @@
+"""`imgtool tag`: further names for an image or a digest."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from imgtool.cli import options as o
+from imgtool.cli.context import Context
+
+
+def run(
+    c: Context,
+    source: Annotated[str, typer.Argument(metavar="SRC", help="An image, or the digest of content.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The new names; - reads stdin.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", "--force", help="A name that has another target gets this one.")
+    ] = False,
+    zero: o.Zero = False,
+    dry_run: o.DryRun = False,
+) -> None:
+    """Give an image, or content by its digest, further names, and print them.
+
+    An image's labels are copied. A digest's media type is what the content says of itself, else
+    application/octet-stream.
+    """
+    from imgtool.cli import images as view
+    from imgtool.cli.changes import would_put
+    from imgtool.model import Image
+    from imgtool.stores import Put
+
+    target, labels = view.target_of(c, source)
+    needs = view.needed(c, target)
+    puts = [Put(Image(name, target, labels), replace, needs) for name in o.names_from(names, zero)]
+    if dry_run:
+        images = c.store().images(c.namespace)
+        tagged = c.failures.for_each(puts, lambda put: would_put(images, put))
+    else:
+        tagged = c.failures.drop(c.store().publish(c.namespace, puts=puts).images)
+    c.out.rows(
+        "images",
+        (view.row(c.namespace, image) for image in tagged),
+        view.NAME_ONLY,
+        zero=zero,
+        header=False,
+    )
