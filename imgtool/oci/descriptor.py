@@ -9,7 +9,7 @@ from imgtool.digest import Digest
 from imgtool.errors import InvalidArgument
 from imgtool.model import SIZE_MAX, Descriptor, Platform
 from imgtool.oci import media
-from imgtool.oci.strictjson import kind
+from imgtool.oci.strictjson import check_keys, kind
 
 _KNOWN = frozenset({"mediaType", "digest", "size", "urls", "annotations", "data", "platform", "artifactType"})
 # RFC 3986: a scheme, and something of its alphabet behind it.
@@ -30,6 +30,7 @@ def parse(value: object, what: str) -> Descriptor:
     """
     if not isinstance(value, dict):
         raise InvalidArgument(f"{what} is {kind(value)}, expected a descriptor")
+    check_keys(value, _KNOWN, what)
     fields = {k: v for k, v in value.items() if v is not None}
     for name in ("mediaType", "digest", "size"):
         if name not in fields:

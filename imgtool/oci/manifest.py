@@ -13,23 +13,19 @@ from typing import Any
 from imgtool.errors import InvalidArgument
 from imgtool.model import Descriptor
 from imgtool.oci import descriptor, media
-from imgtool.oci.strictjson import kind, load_object
+from imgtool.oci.strictjson import check_keys, kind, load_object
 
 _MANIFEST_FIELDS = frozenset({"config", "layers", "blobs"})
 _INDEX_FIELDS = frozenset({"manifests"})
-# Go's decoder takes a key in any case, and the last one wins.
-_FOLDED = {
-    k.lower(): k
-    for k in {
-        *_MANIFEST_FIELDS,
-        *_INDEX_FIELDS,
-        "schemaVersion",
-        "mediaType",
-        "subject",
-        "artifactType",
-        "annotations",
-    }
-}
+_FIELDS = (
+    *_MANIFEST_FIELDS,
+    *_INDEX_FIELDS,
+    "schemaVersion",
+    "mediaType",
+    "subject",
+    "artifactType",
+    "annotations",
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ def parse(raw: bytes, media_type: str, what: str) -> Manifest:
             once, a docker schema 1 manifest, or a field is wrong.
     """
     document = load_object(raw, what)
-    _check_spelling(document, what)
+    check_keys(document, _FIELDS, what)
     _refuse_schema1(document, what)
     stated = document.get("mediaType")
     if stated not in (None, "", media_type):
@@ -134,13 +130,6 @@ def detect(raw: bytes) -> str | None:
     except InvalidArgument:
         pass
     return None
-
-
-def _check_spelling(document: dict[str, Any], what: str) -> None:
-    for key in document:
-        meant = _FOLDED.get(key.lower(), key)
-        if meant != key:
-            raise InvalidArgument(f"{what} has '{key}', which some programs read as '{meant}'")
 
 
 def _refuse_schema1(document: dict[str, Any], what: str) -> None:

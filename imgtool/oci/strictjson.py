@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from imgtool.errors import InvalidArgument
@@ -68,6 +68,20 @@ def load_object(raw: bytes, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidArgument(f"{what} is {kind(value)}, expected an object")
     return value
+
+
+def check_keys(document: Mapping[str, Any], known: Iterable[str], what: str) -> None:
+    """Refuse a key that is one of `known` but for upper and lower case. Go's decoder takes it for
+    that one, and of two the last wins: containerd would read another document than we do.
+
+    Raises:
+        InvalidArgument: there is such a key.
+    """
+    folded = {k.casefold(): k for k in known}
+    for key in document:
+        meant = folded.get(key.casefold(), key)
+        if meant != key:
+            raise InvalidArgument(f"{what} has the key {key!a}, which some programs read as '{meant}'")
 
 
 def kind(value: object) -> str:
