@@ -25,7 +25,7 @@ def main() -> int:
         _fill_standard_descriptors()
         if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
             signal.signal(signal.SIGTERM, terminate)
-        from imgtool.cli.app import run
+        from imgtool.cli.main import run
 
         return run(sys.argv[1:])
     except KeyboardInterrupt:

@@ -230,7 +230,7 @@ def run_here(words: list[str], where: Path, stdin: bytes) -> Result:
     """Run `imgtool WORDS` in this process: its descriptors, environment, directory and umask are
     exchanged meanwhile.
     """
-    from imgtool.cli.app import run
+    from imgtool.cli.main import run
 
     with (
         tempfile.TemporaryFile() as input_,

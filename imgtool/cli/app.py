@@ -1,81 +1,43 @@
-"""From argv to a command, and from what it raised to a line on stderr and an exit status.
+"""The commands and their options, on Typer, with three changes.
 
-Built on Typer, with three changes: commands are imported when they are called; the global options are
-accepted before and after the command's name; errors are told in imgtool's own style.
+Commands are imported when they are called; the global options are accepted before and after the
+command's name; what is wrong with the usage is told in imgtool's own style.
 """
-
-from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 import typer.core
 import typer.main
+from typer._click import Command as AnyCommand
+from typer._click import Context as AnyContext
+from typer._click import HelpFormatter, Parameter
 
 from imgtool import __version__
 from imgtool.cli.context import Context
 from imgtool.cli.table import ALIASES, COMMANDS, GROUP_ALIASES, GROUPS
-from imgtool.errors import ImgtoolError, InvalidArgument, ResourceExhausted, from_oserror
-
-if TYPE_CHECKING:
-    from typer._click import Command as AnyCommand
-    from typer._click import Context as AnyContext
-    from typer._click import HelpFormatter, Parameter
-
-CLOSED_PIPE = 141
+from imgtool.errors import InvalidArgument
 
 
-def run(argv: Sequence[str]) -> int:
-    """Run one command line; returns the exit status. Nothing but KeyboardInterrupt, SystemExit and
-    what a signal handler raises comes out of it.
+def invoke(argv: Sequence[str], context: Context) -> None:
+    """Run the command that `argv` names.
+
+    Raises:
+        InvalidArgument: it is used wrongly; and whatever the command raises.
     """
-    context = Context()
     try:
-        try:
-            with (
-                closing(context),
-                _top().make_context("imgtool", list(argv), obj=context) as ctx,
-            ):
-                ctx.command.invoke(ctx)
-        except typer.Exit:
-            pass
-        except (Exception, RecursionError) as error:
-            context.failures.add(_as_ours(error, context))
-        context.out.flush()
-    except BrokenPipeError:
-        return CLOSED_PIPE
-    except ImgtoolError as error:
-        context.failures.add(error)
-    return context.failures.exit_code
-
-
-def _as_ours(error: Exception, context: Context) -> ImgtoolError:
-    """The error to report. A broken pipe is none."""
-    if isinstance(error, BrokenPipeError):
-        raise error
-    if isinstance(error, ImgtoolError):
-        return error
-    if isinstance(error, typer.TyperException):
-        return _usage(error)
-    if isinstance(error, OSError):
-        return from_oserror(error)
-    if isinstance(error, MemoryError):
-        return ResourceExhausted("out of memory")
-    if context.debug:
-        import traceback
-
-        traceback.print_exception(error)
-    return ImgtoolError(
-        f"internal error: {type(error).__name__}: {error}",
-        hint=None if context.debug else "repeat the command with --debug for a traceback, and report it",
-    )
+        with _top().make_context("imgtool", list(argv), obj=context) as ctx:
+            ctx.command.invoke(ctx)
+    except typer.Exit:
+        return
+    except typer.TyperException as error:
+        raise _usage(error) from None
 
 
 def _usage(error: typer.TyperException) -> InvalidArgument:
-    message = error.format_message().rstrip(".")
+    message = error.format_message().rstrip(".").replace("a valid int range", "a whole number")
     ctx: AnyContext | None = getattr(error, "ctx", None)
     near = getattr(error, "possibilities", None)
     if near:
@@ -86,12 +48,10 @@ def _usage(error: typer.TyperException) -> InvalidArgument:
     return InvalidArgument(message[:1].lower() + message[1:], hint=hint)
 
 
-def _take(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> None:
-    """Put a global option into the `Context`. One behind the command's name overrules one before
-    it; the environment counts once.
-    """
+def _take(ctx: AnyContext, param: Parameter, value: Any) -> None:
+    """Put a global option into the `Context`. One behind the command's name overrules one before it."""
     source = ctx.get_parameter_source(param.name or "")
-    if source is None or source.name not in ("COMMANDLINE", "ENVIRONMENT" if ctx.parent is None else ""):
+    if source is None or source.name != "COMMANDLINE":
         return
     if param.name == "help":
         ctx.obj.out.write(ctx.get_help() + "\n")
@@ -106,7 +66,6 @@ def _option(*names: str, **more: Any) -> Any:
     """A global option: taken before all others, so that errors in those are told as it says."""
     return typer.Option(
         *names,
-        callback=_take,
         expose_value=False,
         is_eager=True,
         show_default=False,
@@ -117,24 +76,22 @@ def _option(*names: str, **more: Any) -> Any:
 
 def _global_options(
     root_option: Annotated[
-        str | None,
+        str,
         _option(
             "--root",
             metavar="DIR",
-            envvar="IMGTOOL_ROOT",
             help="The store: $IMGTOOL_ROOT, ~/.local/share/imgtool.",
         ),
-    ] = None,
+    ] = "",
     namespace_option: Annotated[
-        str | None,
+        str,
         _option(
             "-n",
             "--namespace",
             metavar="NS",
-            envvar=["IMGTOOL_NAMESPACE", "CONTAINERD_NAMESPACE"],
             help="$IMGTOOL_NAMESPACE, $CONTAINERD_NAMESPACE, default.",
         ),
-    ] = None,
+    ] = "",
     format: Annotated[
         str,
         _option("--format", metavar="FMT", help="table, json, jsonl, or a template: '{name} {size}'."),
@@ -161,6 +118,8 @@ def _build(name: str, function: Callable[..., None], cls: type[typer.core.TyperC
 
 
 GLOBAL_OPTIONS = _build("imgtool", _global_options, typer.core.TyperCommand).params
+for _global in GLOBAL_OPTIONS:
+    _global.callback = _take  # set here: given to Typer, its signature would be studied once an option
 
 
 def _with_context(function: Callable[..., None]) -> Callable[..., None]:

@@ -7,8 +7,9 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from imgtool.cli.images import needed, row, target_of
-from imgtool.cli.options import label_paths
 from imgtool.cli.output import Row
+from imgtool.cli.words import label_paths
+from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from imgtool.fieldpaths import merge_image
 from imgtool.model import replace
@@ -16,7 +17,6 @@ from imgtool.stores import Put
 
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
-    from imgtool.digest import Digest
     from imgtool.model import Image
     from imgtool.stores import ImageStore
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from imgtool.cli import options as o
 from imgtool.cli.context import Context
+from imgtool.cli.words import digest_or_none
 
 if TYPE_CHECKING:
     from imgtool.digest import Digest
@@ -28,7 +29,7 @@ def run(
     from imgtool.errors import NotFound
 
     images = c.store().images(c.namespace)
-    expected = o.digest_or_none(if_digest)
+    expected = digest_or_none(if_digest)
 
     def delete(choice: tuple[str, Digest | None]) -> Image:
         name, seen = choice

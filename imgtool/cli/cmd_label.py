@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from imgtool.cli import options as o
 from imgtool.cli.context import Context
+from imgtool.cli.words import digest_or_none, label_paths
 
 
 def run(
@@ -20,8 +21,8 @@ def run(
     from imgtool.fieldpaths import merge_image
     from imgtool.model import replace
 
-    paths, new = o.label_paths(labels, replace_all)
-    images, expected = c.store().images(c.namespace), o.digest_or_none(if_digest)
+    paths, new = label_paths(labels, replace_all)
+    images, expected = c.store().images(c.namespace), digest_or_none(if_digest)
     image = replace(images.get(name), labels=new)
     if dry_run:
         image = merge_image(expect(images.get(name), expected), image, paths)

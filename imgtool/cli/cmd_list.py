@@ -33,12 +33,16 @@ def run(
     SIZE is the sum of the blobs that are present, each once, over all platforms. A record that
     cannot be read is reported, the rest is listed, and the exit status is 6.
     """
-    from imgtool.cli import images
+    from imgtool.cli.images import show
 
-    found = images.listed(c, filters, all_namespaces=all_namespaces)
-    c.out.rows(
-        "images",
-        images.arranged(found, sort, reverse=reverse, limit=limit),
-        images.columns(whole=no_trunc, exact=bytes, namespaces=all_namespaces),
+    show(
+        c,
+        filters,
+        all_namespaces=all_namespaces,
+        sort=sort,
+        reverse=reverse,
+        limit=limit,
+        whole=no_trunc,
+        exact=bytes,
         zero=zero,
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgtool.cli import options as o
 from imgtool.cli.context import Context
+from imgtool.cli.words import label_paths, names_from, pairs
 
 if TYPE_CHECKING:
     from imgtool.model import Namespace
@@ -31,7 +32,7 @@ def run_create(c: Context, name: o.Name, labels: o.LabelArguments, dry_run: o.Dr
     from imgtool.names import check_namespace
 
     namespaces = c.store().namespaces
-    new = Namespace(check_namespace(name), o.pairs(labels))
+    new = Namespace(check_namespace(name), pairs(labels))
     if not dry_run:
         new = namespaces.create(new)
     elif any(ns.name == name for ns in namespaces.list()):
@@ -53,7 +54,7 @@ def run_label(
     from imgtool.names import check_namespace
 
     namespaces = c.store().namespaces
-    paths, new = o.label_paths(labels, replace_all)
+    paths, new = label_paths(labels, replace_all)
     if dry_run:
         old = next((ns for ns in namespaces.list() if ns.name == name), Namespace(check_namespace(name)))
         result = replace(old, labels=merge_labels(old.labels, new, paths, f"namespace '{name}'"))
@@ -86,7 +87,7 @@ def run_rm(
         return {"name": name}
 
     removed = c.failures.for_each(
-        o.names_from(names, zero), remove, ignore=NotFound if ignore_missing else None
+        names_from(names, zero), remove, ignore=NotFound if ignore_missing else None
     )
     c.out.rows("namespaces", removed, {"NAME": lambda r: str(r["name"])}, zero=zero, header=False)
 

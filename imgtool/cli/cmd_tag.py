@@ -8,6 +8,7 @@ import typer
 
 from imgtool.cli import options as o
 from imgtool.cli.context import Context
+from imgtool.cli.words import names_from
 
 
 def run(
@@ -32,7 +33,7 @@ def run(
 
     target, labels = view.target_of(c, source)
     needs = view.needed(c, target)
-    puts = [Put(Image(name, target, labels), replace, needs) for name in o.names_from(names, zero)]
+    puts = [Put(Image(name, target, labels), replace, needs) for name in names_from(names, zero)]
     if dry_run:
         images = c.store().images(c.namespace)
         tagged = c.failures.for_each(puts, lambda put: would_put(images, put))

@@ -8,6 +8,7 @@ import typer
 
 from imgtool.cli import options as o
 from imgtool.cli.context import Context
+from imgtool.cli.words import digest_or_none
 
 if TYPE_CHECKING:
     from imgtool.cli.output import Row
@@ -47,7 +48,7 @@ def run(
     from imgtool.cli.images import selected
 
     change = changes.Change(c, labels, annotations, target, replace_all=replace_all, rename=rename)
-    images, expected = c.store().images(c.namespace), o.digest_or_none(if_digest)
+    images, expected = c.store().images(c.namespace), digest_or_none(if_digest)
     chosen = selected(c, images, names, filters, all, zero)
     change.check_count(len(chosen))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from imgtool.cli.failures import Failures
 from imgtool.cli.output import Output
+from imgtool.errors import InvalidArgument
 from imgtool.names import DEFAULT_NAMESPACE, check_namespace
 
 if TYPE_CHECKING:
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """The world of one call. The attributes that are `None` or empty were not given."""
+    """The world of one call: the global options, those not given from the environment."""
 
     def __init__(self) -> None:
-        self.root_option: str | None = None
-        self.namespace_option: str | None = None
+        env = os.environ.get
+        self.root_option = env("IMGTOOL_ROOT") or None
+        self.namespace_option = env("IMGTOOL_NAMESPACE") or env("CONTAINERD_NAMESPACE") or DEFAULT_NAMESPACE
         self.quiet = False
         self.verbose = False
         self.debug = False
@@ -32,8 +34,14 @@ class Context:
 
     @property
     def root(self) -> str:
-        """The store's directory: --root or $IMGTOOL_ROOT, $XDG_DATA_HOME/imgtool, ~/.local/share/imgtool."""
-        if self.root_option:
+        """The store's directory: --root or $IMGTOOL_ROOT, $XDG_DATA_HOME/imgtool, ~/.local/share/imgtool.
+
+        Raises:
+            InvalidArgument: --root is empty.
+        """
+        if self.root_option is not None:
+            if not self.root_option:
+                raise InvalidArgument("--root is empty")
             return self.root_option
         data = os.environ.get("XDG_DATA_HOME", "")
         if not os.path.isabs(data):  # the XDG specification: relative ones are to be ignored
@@ -47,7 +55,7 @@ class Context:
         Raises:
             InvalidArgument: it can be none.
         """
-        return check_namespace(DEFAULT_NAMESPACE if self.namespace_option is None else self.namespace_option)
+        return check_namespace(self.namespace_option)
 
     @property
     def json(self) -> bool:

@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from imgtool.cli.output import Row, labels_text, short, size_text, value
+from imgtool.cli.words import names_from
 from imgtool.clock import format_time
 from imgtool.digest import Digest
 from imgtool.errors import ImgtoolError, InvalidArgument, NotFound
@@ -20,6 +21,52 @@ if TYPE_CHECKING:
     from imgtool.stores import ContentStore, ImageStore
 
 DEFAULT_TYPE = "application/octet-stream"
+
+
+# --- commands --------------------------------------------------------------------------------------
+
+
+def show(
+    c: Context,
+    filters: Sequence[str],
+    *,
+    all_namespaces: bool = False,
+    sort: str = "name",
+    reverse: bool = False,
+    limit: int | None = None,
+    whole: bool = False,
+    exact: bool = False,
+    zero: bool = False,
+) -> None:
+    """`imgtool list`. The arguments are its options; `whole` is --no-trunc, `exact` --bytes."""
+    found = listed(c, filters, all_namespaces=all_namespaces)
+    c.out.rows(
+        "images",
+        arranged(found, sort, reverse=reverse, limit=limit),
+        columns(whole=whole, exact=exact, namespaces=all_namespaces),
+        zero=zero,
+    )
+
+
+def resolve(c: Context, words: Sequence[str], *, zero: bool = False) -> None:
+    """`imgtool resolve`."""
+    found = c.failures.for_each(names_from(words, zero), c.store().images(c.namespace).get)
+    rows = (row(c.namespace, image) for image in found)
+    c.out.rows(
+        "images",
+        (r | {"digest": r["target"]["digest"]} for r in rows),
+        {"DIGEST": itemgetter("digest")},
+        key="digest",
+        zero=zero,
+        header=False,
+    )
+
+
+def exists(c: Context, words: Sequence[str], *, zero: bool = False) -> None:
+    """`imgtool exists`."""
+    get = c.store().images(c.namespace).get
+    for _ in c.failures.for_each(names_from(words, zero), get, silent=NotFound):
+        pass
 
 
 # --- rows ------------------------------------------------------------------------------------------
@@ -122,8 +169,6 @@ def selected(
     Raises:
         InvalidArgument: none of the three is given, or two; a filter is empty or is no filter.
     """
-    from imgtool.cli.options import names_from
-
     if any(not f.strip() for f in filters):
         raise InvalidArgument("--filter is empty", hint="use --all if you mean every image")
     if bool(words) + bool(filters) + all > 1:

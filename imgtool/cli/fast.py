@@ -1,0 +1,76 @@
+"""The way around Typer for what shells call in loops: importing Typer takes most of a short command's time.
+
+Only exact forms of `list`, `resolve` and `exists` go this way; whatever else, a mistake or `--help`
+among it, is left to `imgtool.cli.app`. A test runs every form both ways and compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from imgtool.cli import images
+from imgtool.cli.table import ALIASES
+
+if TYPE_CHECKING:
+    from imgtool.cli.context import Context
+
+# Option -> attribute of Context, anywhere in the line.
+GLOBAL_FLAGS = {"-q": "quiet", "--quiet": "quiet"}
+GLOBAL_VALUES = {
+    "--root": "root_option",
+    "-n": "namespace_option",
+    "--namespace": "namespace_option",
+    "--format": "format",
+}
+_ZERO = {"-0": "zero", "--zero": "zero"}
+# Command -> what it calls, and option -> parameter of that, behind the command's name.
+COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
+    "list": (
+        images.show,
+        {
+            "-A": "all_namespaces",
+            "--all-namespaces": "all_namespaces",
+            "--no-trunc": "whole",
+            "--bytes": "exact",
+            **_ZERO,
+        },
+    ),
+    "resolve": (images.resolve, _ZERO),
+    "exists": (images.exists, _ZERO),
+}
+
+
+def invoke(argv: Sequence[str], context: Context) -> bool:
+    """Run `argv` if it has one of the exact forms; returns whether it has.
+
+    Raises:
+        whatever the command raises.
+    """
+    command, words, flags, settings = "", list[str](), dict[str, bool](), dict[str, object]()
+    rest = iter(argv)
+    for word in rest:
+        known = COMMANDS[command][1] if command else {}
+        if word in GLOBAL_FLAGS:
+            settings[GLOBAL_FLAGS[word]] = True
+        elif word in GLOBAL_VALUES:
+            value = next(rest, None)
+            if value is None:
+                return False
+            settings[GLOBAL_VALUES[word]] = value
+        elif word in known:
+            flags[known[word]] = True
+        elif len(word) > 1 and word.startswith("-"):
+            return False
+        elif command:
+            words.append(word)
+        else:
+            command = ALIASES.get(word, word)
+            if command not in COMMANDS:
+                return False
+    if not command:
+        return False
+    for name, setting in settings.items():
+        setattr(context, name, setting)
+    COMMANDS[command][0](context, words, **flags)
+    return True

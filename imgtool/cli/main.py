@@ -1,0 +1,59 @@
+"""From argv to an exit status: runs a command and tells what it raised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from imgtool.cli.context import Context
+from imgtool.errors import ImgtoolError, ResourceExhausted, from_oserror
+
+CLOSED_PIPE = 141
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line; returns the exit status. Nothing comes out of it but KeyboardInterrupt
+    and what else is no Exception.
+    """
+    context = Context()
+    try:
+        try:
+            _invoke(argv, context)
+        except Exception as error:
+            context.failures.add(_as_ours(error, context))
+        finally:
+            context.close()
+        context.out.flush()
+    except BrokenPipeError:
+        return CLOSED_PIPE
+    except ImgtoolError as error:
+        context.failures.add(error)
+    return context.failures.exit_code
+
+
+def _invoke(argv: Sequence[str], context: Context) -> None:
+    from imgtool.cli import fast
+
+    if not fast.invoke(argv, context):
+        from imgtool.cli import app
+
+        app.invoke(argv, context)
+
+
+def _as_ours(error: Exception, context: Context) -> ImgtoolError:
+    """The error to report. A broken pipe is none."""
+    if isinstance(error, BrokenPipeError):
+        raise error
+    if isinstance(error, ImgtoolError):
+        return error
+    if isinstance(error, OSError):
+        return from_oserror(error)
+    if isinstance(error, MemoryError):
+        return ResourceExhausted("out of memory")
+    if context.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    return ImgtoolError(
+        f"internal error: {type(error).__name__}: {error}",
+        hint=None if context.debug else "repeat the command with --debug for a traceback, and report it",
+    )

@@ -1,0 +1,81 @@
+"""What words on the command line mean: names, `KEY=VALUE`, digests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from imgtool.digest import Digest
+from imgtool.errors import ImgtoolError, InvalidArgument
+
+
+def digest_or_none(text: str | None) -> Digest | None:
+    """The digest of an option that may be absent.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    return None if text is None else Digest.parse(text)
+
+
+def pairs(words: Iterable[str], what: str = "label") -> dict[str, str]:
+    """`KEY=VALUE` words as a mapping; the last one of a key counts.
+
+    Raises:
+        InvalidArgument: one has no `=`, or nothing before it.
+    """
+    result = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals):
+            raise InvalidArgument(f"{what} '{word}' is not KEY=VALUE", hint=f"{word or 'KEY'}= removes it")
+        result[key] = value
+    return result
+
+
+def names_from(words: Sequence[str], zero: bool = False) -> list[str]:
+    """The names given as arguments; in the place of `-` those on stdin, one a line, or each ended
+    by NUL. stdin is read to its end before the first name is used.
+
+    Raises:
+        InvalidArgument: there are no arguments.
+    """
+    if not words:
+        raise InvalidArgument("no name is given", hint="- reads names from stdin")
+    names: list[str] = []
+    for word in words:
+        names += read_names("-", zero) if word == "-" else [word]
+    return names
+
+
+def read_names(path: str, zero: bool) -> list[str]:
+    """The names in the file `path` (`-` is stdin), one a line, or each ended by NUL; empty ones are
+    passed over. Bytes that are no UTF-8 are kept as Python keeps those of argv.
+
+    Raises:
+        NotFound, PermissionDenied, …: it cannot be read.
+    """
+    import sys
+
+    if path != "-":
+        with open(path, "rb") as file:
+            data = file.read()
+    elif sys.stdin is None:
+        raise ImgtoolError("cannot read stdin: it is closed")
+    else:
+        data = sys.stdin.buffer.read()
+    parts = data.split(b"\0" if zero else b"\n")
+    return [part.decode("utf-8", "surrogateescape") for part in parts if part]
+
+
+def label_paths(
+    words: Sequence[str], replace_all: bool, field: str = "label"
+) -> tuple[list[str], dict[str, str]]:
+    """The field paths and the values that `KEY=VALUE` words ask for.
+
+    Raises:
+        InvalidArgument: there are none, and they are not to replace all.
+    """
+    if not (words or replace_all):
+        raise InvalidArgument(f"no {field} is given", hint="KEY=VALUE sets one, KEY= removes it")
+    new = pairs(words, field)
+    return [f"{field}s"] if replace_all else [f"{field}s.{key}" for key in new], new
