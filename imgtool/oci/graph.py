@@ -188,10 +188,11 @@ def _config_platform(provider: Provider, config: Descriptor) -> Platform | None:
     if not media.is_config(config.media_type):
         return None
     document = load_object(_read(provider, config, DataLoss), f"config {config.digest}")
-    os, architecture, variant = (document.get(k) or "" for k in ("os", "architecture", "variant"))
-    if not (isinstance(os, str) and isinstance(architecture, str) and isinstance(variant, str)):
-        raise InvalidArgument(f"config {config.digest} has a platform that is not text")
-    return Platform(os=os, architecture=architecture, variant=variant)
+    os, architecture, variant = (document.get(k) for k in ("os", "architecture", "variant"))
+    for value in (os, architecture, variant):
+        if not isinstance(value, str | None):
+            raise InvalidArgument(f"config {config.digest} has a platform that is not text")
+    return Platform(os=os or "", architecture=architecture or "", variant=variant or "")
 
 
 def _read(provider: Provider, target: Descriptor, wrong: type[ImgtoolError]) -> bytes:

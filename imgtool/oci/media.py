@@ -31,6 +31,8 @@ DOCKER_SCHEMA1 = frozenset(
 OCTETS = "application/octet-stream"
 
 GC_REF = "containerd.io/gc.ref.content"
+# On a referrer, by the digest of its subject: the back reference of containerd 2.x.
+SUBJECT_LABEL = "containerd.io/gc.bref.content.subject"
 SUBJECT = "io.containerd.manifest.subject"  # annotation of a descriptor that is a referrer
 
 _MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
