@@ -1,0 +1,553 @@
+"""The stores in dicts: a double for tests, and the shortest description of what a store does.
+
+Behaves as `imgtool.disk` does, as far as `imgtool.stores` says, and passes the same suites in
+`tests/conformance/`. It is for one thread, keeps nothing when the process ends, and has no gc:
+bytes that no record names any more simply stay.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from imgtool import clock, filters
+from imgtool.digest import SHA256, Digest, new_hasher
+from imgtool.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    ImgtoolError,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+    from_oserror,
+)
+from imgtool.fieldpaths import merge_image, merge_labels
+from imgtool.model import (
+    ContentInfo,
+    Image,
+    IngestStatus,
+    Lease,
+    Namespace,
+    check_image,
+    replace,
+    without_empty,
+)
+from imgtool.names import check_labels, check_name, check_namespace, check_ref
+from imgtool.stores import (
+    Commit,
+    ContentStore,
+    ImageStore,
+    LeaseStore,
+    NamespaceStore,
+    OnError,
+    Published,
+    Put,
+    Reader,
+    Store,
+    Writer,
+)
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from typing_extensions import Buffer
+
+T = TypeVar("T")
+
+CONTENT = "content"
+INGESTS = "ingests"
+
+
+@dataclass
+class _Ingest:
+    ref: str
+    total: int
+    started: int
+    updated: int
+    expires: int | None = None
+    expected: Digest | None = None
+    lease: str | None = None
+    data: bytearray = field(default_factory=bytearray)
+    busy: bool = False
+
+    def status(self) -> IngestStatus:
+        return IngestStatus(
+            self.ref, len(self.data), self.total, self.started, self.updated, self.expires, self.expected
+        )
+
+
+@dataclass
+class _Space:
+    """What one namespace has."""
+
+    record: Namespace | None = None
+    images: dict[str, Image] = field(default_factory=dict)
+    content: dict[Digest, ContentInfo] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    ingests: dict[str, _Ingest] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """A new, empty Store."""
+
+    def __init__(self) -> None:
+        self.namespaces: NamespaceStore = _Namespaces(self)
+        self.spaces: dict[str, _Space] = {}
+        self.objects: dict[Digest, bytes] = {}
+
+    def images(self, namespace: str) -> ImageStore:
+        return _Images(self, namespace)
+
+    def content(self, namespace: str) -> ContentStore:
+        return _Content(self, namespace)
+
+    def leases(self, namespace: str) -> LeaseStore:
+        return _Leases(self, namespace)
+
+    def space(self, namespace: str) -> _Space:
+        return self.spaces.setdefault(namespace, _Space())
+
+    def appear(self, namespace: str) -> _Space:
+        """The space of `namespace`, which exists from now on."""
+        space = self.space(namespace)
+        space.record = space.record or Namespace(namespace, created=clock.now())
+        return space
+
+    def publish(
+        self,
+        namespace: str,
+        commits: Sequence[Commit] = (),
+        puts: Sequence[Put] = (),
+        *,
+        hold: Lease | None = None,
+    ) -> Published:
+        check_namespace(namespace)
+        writers = [cast("_Writer", commit.writer) for commit in commits]
+        digests = [w.verified(c.size, c.expected) for w, c in zip(writers, commits, strict=True)]
+        for commit in commits:
+            check_labels(commit.labels)
+        if hold is not None:
+            hold = _check_lease(hold)
+        content = [
+            self._commit(namespace, writer, digest, commit.labels)
+            for writer, digest, commit in zip(writers, digests, commits, strict=True)
+        ]
+        if hold is not None:
+            self._hold(namespace, hold)
+        return Published(content, [self._put(namespace, put) for put in puts])
+
+    def _commit(
+        self, namespace: str, writer: _Writer, digest: Digest, labels: Mapping[str, str]
+    ) -> ContentInfo:
+        space, now = self.appear(namespace), clock.now()
+        self.objects[digest] = writer.take(digest)
+        old = space.content.get(digest, ContentInfo(digest, len(self.objects[digest]), {}, now, now))
+        merged = without_empty({**old.labels, **labels})
+        if merged != old.labels:
+            old = replace(old, labels=merged, updated=now)
+        space.content[digest] = old
+        return old
+
+    def _hold(self, namespace: str, lease: Lease) -> None:
+        leases = self.appear(namespace).leases
+        old = leases.setdefault(lease.id, replace(lease, created=clock.now()))
+        leases[lease.id] = replace(old, labels=lease.labels)
+        for type, resources in lease.resources.items():
+            self.leases(namespace).add(lease.id, type, *resources)
+
+    def _put(self, namespace: str, put: Put) -> Image | ImgtoolError:
+        images, new = self.images(namespace), put.image
+        try:
+            old = self.space(namespace).images.get(new.name)
+            if old is None:
+                return images.create(new, needs=put.needs)
+            if old.target.digest == new.target.digest:
+                return old
+            if put.replace:
+                return images.update(new, needs=put.needs)
+            raise AlreadyExists(f"image '{new.name}' is {old.target.digest}, not {new.target.digest}")
+        except ImgtoolError as error:
+            return error
+
+
+class _Bound:
+    """A part of a store, of one namespace."""
+
+    def __init__(self, store: MemoryStore, namespace: str) -> None:
+        self._store = store
+        self._namespace = check_namespace(namespace)
+
+    @property
+    def _space(self) -> _Space:
+        return self._store.space(self._namespace)
+
+
+class _Images(_Bound):
+    def get(self, name: str) -> Image:
+        image = self._space.images.get(check_name(name))
+        if image is None:
+            raise NotFound(f"image '{name}' not found")
+        return image
+
+    def names(self) -> list[str]:
+        return sorted(self._space.images)
+
+    def create(self, image: Image, *, needs: Iterable[Digest] = ()) -> Image:
+        image = check_image(image)
+        if image.name in self._space.images:
+            raise AlreadyExists(f"image '{image.name}' already exists")
+        self._need(needs)
+        now = clock.now()
+        return self._write(replace(image, created=now, updated=now))
+
+    def update(
+        self, image: Image, *paths: str, if_target: Digest | None = None, needs: Iterable[Digest] = ()
+    ) -> Image:
+        old = self.get(image.name)
+        _check_target(old, if_target)
+        new = check_image(merge_image(old, image, paths))
+        self._need(needs)
+        return self._write(replace(new, updated=clock.now()))
+
+    def rename(self, name: str, new: str, *, if_target: Digest | None = None) -> Image:
+        images = self._space.images
+        old, there = images.get(check_name(name)), images.get(check_name(new, "new image name"))
+        if name == new:
+            raise InvalidArgument(f"image '{name}' cannot be renamed to itself")
+        image = old or there
+        if image is None:
+            raise NotFound(f"image '{name}' not found")
+        _check_target(image, if_target)
+        if there is None:
+            there = self._write(replace(image, name=new, updated=clock.now()))
+        elif there.target.digest != image.target.digest:
+            raise AlreadyExists(f"image '{new}' already exists")
+        images.pop(name, None)
+        return there
+
+    def delete(self, name: str, *, target: Digest | None = None) -> Image:
+        image = self.get(name)
+        _check_target(image, target)
+        del self._space.images[name]
+        return image
+
+    def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Image]:
+        return _matching(self._space.images, filters.image_fields, filters_)
+
+    def _write(self, image: Image) -> Image:
+        self._store.appear(self._namespace).images[image.name] = image
+        return image
+
+    def _need(self, digests: Iterable[Digest]) -> None:
+        for digest in digests:
+            if digest not in self._space.content:
+                raise NotFound(f"content {digest} not found")
+
+
+class _Content(_Bound):
+    def info(self, digest: Digest) -> ContentInfo:
+        info = self._space.content.get(Digest.parse(digest))
+        if info is None:
+            raise NotFound(f"content {digest} not found")
+        return info
+
+    def update(self, info: ContentInfo, *paths: str) -> ContentInfo:
+        old = self.info(info.digest)
+        labels = merge_labels(old.labels, info.labels, paths, f"content {info.digest}")
+        check_labels(labels)
+        new = replace(old, labels=labels, updated=clock.now())
+        self._space.content[new.digest] = new
+        return new
+
+    def delete(self, digest: Digest) -> None:
+        del self._space.content[self.info(digest).digest]
+
+    def reader(self, digest: Digest) -> Reader:
+        return _Reader(self._store.objects[self.info(digest).digest])
+
+    def writer(
+        self,
+        ref: str,
+        *,
+        size: int | None = None,
+        expected: Digest | None = None,
+        algorithm: str | None = None,
+        lease: str | None = None,
+    ) -> Writer:
+        check_ref(ref)
+        algorithm = expected.algorithm if expected else algorithm or SHA256
+        new_hasher(algorithm)
+        if lease is not None:
+            self._store.leases(self._namespace).get(lease)
+        if expected in self._space.content:
+            self._lease(lease, CONTENT, str(expected))
+            raise AlreadyExists(f"content {expected} already exists")
+        now = clock.now()
+        ingest = self._space.ingests.setdefault(ref, _Ingest(ref, size or 0, now, now))
+        if ingest.busy:
+            raise Unavailable(f"ref '{ref}' is being written")
+        if size and ingest.total and size != ingest.total:
+            ingest.data.clear()
+        ingest.total = size or ingest.total
+        ingest.expected = expected
+        ingest.lease = lease or ingest.lease
+        ingest.expires = clock.wall() + clock.DAY if ingest.lease is None else None
+        ingest.busy = True
+        self._lease(lease, INGESTS, ref)
+        return _Writer(self, ingest, algorithm)
+
+    def stage(self, *, algorithm: str) -> Writer:
+        new_hasher(algorithm)
+        now = clock.now()
+        return _Writer(self, _Ingest("", 0, now, now, busy=True), algorithm)
+
+    def status(self, ref: str) -> IngestStatus:
+        return self._ingest(ref).status()
+
+    def statuses(self, *filters_: str) -> Iterator[IngestStatus]:
+        found = {ref: ingest.status() for ref, ingest in self._space.ingests.items()}
+        return _matching(found, filters.ingest_fields, filters_)
+
+    def abort(self, ref: str) -> None:
+        ingest = self._ingest(ref)
+        if ingest.busy:
+            raise Unavailable(f"ref '{ref}' is being written")
+        self.forget(ingest)
+
+    def list(self, *filters_: str, on_error: OnError = None) -> Iterator[ContentInfo]:
+        return _matching(self._space.content, filters.content_fields, filters_)
+
+    def publish(self, commit: Commit) -> ContentInfo:
+        """What `Writer.commit` does, for which content that is there is an error."""
+        writer = cast("_Writer", commit.writer)
+        digest = writer.verified(commit.size, commit.expected)
+        if digest in self._space.content:
+            writer.take(digest)
+            raise AlreadyExists(f"content {digest} already exists")
+        return self._store.publish(self._namespace, [commit]).content[0]
+
+    def forget(self, ingest: _Ingest, digest: Digest | None = None) -> None:
+        """Drop an ingest; its lease then holds `digest`, if any."""
+        self._space.ingests.pop(ingest.ref, None)
+        if ingest.lease in self._space.leases:
+            self._store.leases(self._namespace).remove(ingest.lease, INGESTS, ingest.ref)
+            self._lease(ingest.lease, CONTENT, *([digest] if digest else []))
+
+    def _ingest(self, ref: str) -> _Ingest:
+        ingest = self._space.ingests.get(check_ref(ref))
+        if ingest is None:
+            raise NotFound(f"ingest '{ref}' not found")
+        return ingest
+
+    def _lease(self, lease: str | None, type: str, *resources: str) -> None:
+        if lease is not None:
+            self._store.leases(self._namespace).add(lease, type, *resources)
+
+
+class _Writer:
+    """Bytes up to `_offset` are this write's; what lies behind is kept from before, for `replay`."""
+
+    def __init__(self, content: _Content, ingest: _Ingest, algorithm: str) -> None:
+        self.ref = ingest.ref
+        self._content = content
+        self._ingest = ingest
+        self._algorithm = algorithm
+        self._offset = len(ingest.data)
+
+    def status(self) -> IngestStatus:
+        return replace(self._ingest.status(), offset=self._offset)
+
+    def digest(self) -> Digest:
+        return self._digest(self._algorithm)
+
+    def write(self, data: Buffer, /) -> int:
+        new, kept = bytes(data), self._ingest.data
+        end = self._offset + len(new)
+        if kept[self._offset : end] != new:
+            kept[self._offset :] = new
+        self._offset = end
+        self._ingest.updated = clock.now()
+        return len(new)
+
+    def copy_from(self, fd: int, limit: int | None = None) -> int:
+        start = self._offset
+        while limit is None or self._offset - start <= limit:
+            try:
+                data = os.read(fd, 1 << 16 if limit is None else limit + 1 - (self._offset - start))
+            except OSError as error:
+                raise from_oserror(error, "cannot read the source") from error
+            if not data:
+                break
+            self.write(data)
+        return self._offset - start
+
+    def truncate(self, size: int) -> None:
+        if size != 0:
+            raise InvalidArgument(f"cannot truncate ingest '{self.ref}' to {size} bytes, only to 0")
+        self._ingest.data.clear()
+        self._offset = 0
+
+    def replay(self) -> None:
+        self._offset = 0
+
+    def commit(
+        self,
+        *,
+        size: int | None = None,
+        expected: Digest | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> ContentInfo:
+        return self._content.publish(Commit(self, size, expected, labels or {}))
+
+    def close(self) -> None:
+        self._ingest.busy = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def verified(self, size: int | None, expected: Digest | None) -> Digest:
+        """The digest to publish under, compared as `commit` promises."""
+        if size is not None and size != self._offset:
+            raise FailedPrecondition(f"content for '{self.ref}' has {self._offset} bytes, expected {size}")
+        found = self._digest(expected.algorithm if expected else self._algorithm)
+        if expected is not None and found != expected:
+            raise FailedPrecondition(f"content for '{self.ref}' is {found}, expected {expected}")
+        return found
+
+    def take(self, digest: Digest) -> bytes:
+        """End the write, whose bytes are `digest`, and hand over the bytes."""
+        self.close()
+        self._content.forget(self._ingest, digest)
+        return bytes(self._ingest.data[: self._offset])
+
+    def _digest(self, algorithm: str) -> Digest:
+        return Digest.of(self._ingest.data[: self._offset], algorithm)
+
+
+class _Reader(io.BytesIO):
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.size = len(data)
+
+    def read_at(self, n: int, offset: int) -> bytes:
+        return self.getvalue()[offset : offset + n]
+
+
+class _Leases(_Bound):
+    def get(self, id: str) -> Lease:
+        lease = self._space.leases.get(check_name(id, "lease id"))
+        if lease is None:
+            raise NotFound(f"lease '{id}' not found")
+        return lease
+
+    def create(self, lease: Lease) -> Lease:
+        lease = _check_lease(lease)
+        if lease.id in self._space.leases:
+            raise AlreadyExists(f"lease '{lease.id}' already exists")
+        self._store.appear(self._namespace)
+        return self._write(replace(lease, created=clock.now()))
+
+    def update(self, lease: Lease, *paths: str) -> Lease:
+        old = self.get(lease.id)
+        labels = merge_labels(old.labels, lease.labels, paths, f"lease '{lease.id}'")
+        return self._write(_check_lease(replace(old, labels=labels)))
+
+    def delete(self, id: str) -> None:
+        del self._space.leases[self.get(id).id]
+
+    def add(self, id: str, type: str, *resources: str) -> None:
+        held = self.get(id).resources
+        self._hold(id, type, (*held.get(type, ()), *resources))
+
+    def remove(self, id: str, type: str, *resources: str) -> None:
+        held = self.get(id).resources
+        self._hold(id, type, [r for r in held.get(type, ()) if r not in resources])
+
+    def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Lease]:
+        return _matching(self._space.leases, filters.lease_fields, filters_)
+
+    def _hold(self, id: str, type: str, resources: Iterable[str]) -> None:
+        old = self.get(id)
+        self._write(_check_lease(replace(old, resources={**old.resources, type: tuple(resources)})))
+
+    def _write(self, lease: Lease) -> Lease:
+        self._space.leases[lease.id] = lease
+        return lease
+
+
+class _Namespaces:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def get(self, name: str) -> Namespace:
+        record = self._store.space(check_namespace(name)).record
+        if record is None:
+            raise NotFound(f"namespace '{name}' not found")
+        return record
+
+    def create(self, namespace: Namespace) -> Namespace:
+        check_namespace(namespace.name)
+        check_labels(namespace.labels)
+        if self._store.space(namespace.name).record is not None:
+            raise AlreadyExists(f"namespace '{namespace.name}' already exists")
+        return self._write(replace(namespace, labels=without_empty(namespace.labels), created=clock.now()))
+
+    def update(self, namespace: Namespace, *paths: str) -> Namespace:
+        name = check_namespace(namespace.name)
+        old = self._store.space(name).record or Namespace(name, created=clock.now())
+        labels = merge_labels(old.labels, namespace.labels, paths, f"namespace '{name}'")
+        check_labels(labels)
+        return self._write(replace(old, labels=labels))
+
+    def delete(self, name: str) -> None:
+        self.get(name)
+        space = self._store.space(name)
+        for what, records in (("images", space.images), ("content", space.content)):
+            if records:
+                raise FailedPrecondition(f"namespace '{name}' must be empty, but it still has {what}")
+        del self._store.spaces[name]
+
+    def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Namespace]:
+        found = {name: s.record for name, s in self._store.spaces.items() if s.record is not None}
+        return _matching(found, filters.namespace_fields, filters_)
+
+    def _write(self, namespace: Namespace) -> Namespace:
+        self._store.space(namespace.name).record = namespace
+        return namespace
+
+
+def _matching(
+    records: Mapping[str, T] | Mapping[Digest, T], fields: Callable[[T], filters.Adaptor], args: Sequence[str]
+) -> Iterator[T]:
+    """The records that match, in the order of their keys, as they are now."""
+    found = filters.compile(args)
+    ordered = [record for _, record in sorted(records.items(), key=lambda item: item[0])]
+    return iter([record for record in ordered if found.matches(fields(record))])
+
+
+def _check_target(image: Image, digest: Digest | None) -> None:
+    if digest is not None and image.target.digest != digest:
+        raise FailedPrecondition(f"image '{image.name}' is {image.target.digest}, not {digest}")
+
+
+def _check_lease(lease: Lease) -> Lease:
+    """`lease` as a store holds it: each resource once, no empty labels, no type without resources."""
+    check_name(lease.id, "lease id")
+    for type, ids in lease.resources.items():
+        for text in (type, *ids):
+            check_name(text, "lease resource")
+    resources = {type: tuple(dict.fromkeys(ids)) for type, ids in lease.resources.items() if ids}
+    return replace(lease, labels=without_empty(lease.labels), resources=resources)
+
+
+if TYPE_CHECKING:
+    _: Store = MemoryStore()

@@ -1,0 +1,51 @@
+"""Every suite here runs on each kind of store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from imgtool.disk import open_store
+from imgtool.memory import MemoryStore
+from imgtool.stores import ContentStore, ImageStore, LeaseStore, Store
+
+from .things import NS
+
+
+@pytest.fixture(params=["memory", "disk"])
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
+    """Makes new, empty stores of one kind."""
+    numbers = count(1)
+    with ExitStack() as stack:
+
+        def make() -> Store:
+            if request.param == "memory":
+                return MemoryStore()
+            return stack.enter_context(open_store(str(tmp_path / f"store-{next(numbers)}")))
+
+        yield make
+
+
+@pytest.fixture
+def store(make_store: Callable[[], Store]) -> Store:
+    """A new, empty store."""
+    return make_store()
+
+
+@pytest.fixture
+def images(store: Store) -> ImageStore:
+    return store.images(NS)
+
+
+@pytest.fixture
+def content(store: Store) -> ContentStore:
+    return store.content(NS)
+
+
+@pytest.fixture
+def leases(store: Store) -> LeaseStore:
+    return store.leases(NS)
