@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from imgtool.digest import Digest
-from imgtool.errors import ImgtoolError
+from imgtool.errors import AlreadyExists, ImgtoolError
 from imgtool.model import ContentInfo, Image, IngestStatus, Lease, Namespace
 
 if TYPE_CHECKING:
@@ -142,6 +142,11 @@ class Writer(Protocol):
         """Go back to the start without dropping what is kept. What is written from here on is
         compared with the kept bytes; from the first difference on, those are replaced. So a repeat
         of a stream resumes it, and another stream is never mixed with it.
+        """
+
+    def finish(self) -> None:
+        """Say that all bytes are written, and free what the write holds open. They are durable only
+        with `commit` or `Store.publish`.
         """
 
     def commit(
@@ -398,6 +403,24 @@ class Put:
     replace: bool = False
     needs: frozenset[Digest] = frozenset()
 
+    def over(self, there: Image | None) -> Image:
+        """The record that stands afterwards, where `there` stood before; `there` itself if nothing
+        changes. Times are the store's to set.
+
+        Raises:
+            AlreadyExists: it has another target, and is not to be replaced.
+        """
+        if there is None:
+            return self.image
+        if there.target.digest == self.image.target.digest:
+            return there
+        if not self.replace:
+            raise AlreadyExists(
+                f"image '{there.name}' already exists, with target {there.target.digest}",
+                hint="use --replace to point it to the new content",
+            )
+        return self.image
+
 
 @dataclass(frozen=True)
 class Published:
@@ -432,7 +455,8 @@ class Garbage:
 class Store(Protocol):
     """Images, content, leases and namespaces over one set of bytes."""
 
-    namespaces: NamespaceStore
+    @property
+    def namespaces(self) -> NamespaceStore: ...
 
     def images(self, namespace: str) -> ImageStore: ...
 

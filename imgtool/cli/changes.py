@@ -10,7 +10,7 @@ from imgtool.cli.images import needed, row, target_of
 from imgtool.cli.output import Row
 from imgtool.cli.words import label_paths
 from imgtool.digest import Digest
-from imgtool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from imgtool.errors import FailedPrecondition, InvalidArgument, NotFound
 from imgtool.fieldpaths import merge_image
 from imgtool.model import replace
 from imgtool.stores import Put
@@ -138,17 +138,9 @@ def would_put(images: ImageStore, put: Put) -> Image:
         AlreadyExists: the name has another target, and it is not to be replaced.
     """
     try:
-        there = images.get(put.image.name)
+        return put.over(images.get(put.image.name))
     except NotFound:
-        return put.image
-    if there.target.digest == put.image.target.digest:
-        return there
-    if not put.replace:
-        raise AlreadyExists(
-            f"image '{there.name}' already exists, with target {there.target.digest}",
-            hint="use --replace to point it to the new content",
-        )
-    return put.image
+        return put.over(None)
 
 
 def changes(old: Image, new: Image) -> list[dict[str, str]]:

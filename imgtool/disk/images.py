@@ -120,21 +120,17 @@ def put(engine: Engine, ns: str, put: Put, arriving: frozenset[Digest]) -> Edit[
     Args:
         arriving: digests that the same step publishes, and which therefore are not looked for.
     """
-    image = check_image(put.image)
+    put = replace(put, image=check_image(put.image))
 
     def change(old: Image | None) -> Image:
-        if old is not None and old.target.digest == image.target.digest:
-            return old
-        if old is not None and not put.replace:
-            raise AlreadyExists(
-                f"image '{image.name}' already exists, with target {old.target.digest}",
-                hint="use --replace to point it to the new content",
-            )
+        new = put.over(old)
+        if new is old:
+            return new
         require(engine, ns, put.needs - arriving)
         now = clock.now()
-        return replace(image, created=old.created if old is not None else now, updated=now)
+        return replace(new, created=now if old is None else old.created, updated=now)
 
-    return Edit(IMAGE, image.name, change, alone=True)
+    return Edit(IMAGE, put.image.name, change, alone=True)
 
 
 def require(engine: Engine, ns: str, digests: Iterable[Digest]) -> None:
