@@ -127,7 +127,7 @@ def run(
             "images",
             rows(),
             {"DIGEST": itemgetter("digest"), "NAME": itemgetter("name")},
-            key="digest",
+            key="digest" if c.quiet else "name",
             zero=zero,
             header=False,
         )

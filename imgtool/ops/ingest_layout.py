@@ -84,7 +84,7 @@ def _check(found: Graph, source: Source, excluded: frozenset[Digest]) -> None:
         more = f" and {len(missing) - _NAMED_AT_MOST} more" if len(missing) > _NAMED_AT_MOST else ""
         raise InvalidArgument(
             f"'{source.path}' is incomplete: {', '.join(missing[:_NAMED_AT_MOST])}{more} missing",
-            hint="copy the whole image again; only whole manifests of an index may be absent",
+            hint="copy the image again; only manifests of an index and foreign layers may be absent",
         )
 
 
@@ -92,7 +92,7 @@ def _notes(found: Graph, source: Source, excluded: frozenset[Digest]) -> list[st
     absent = [digest for digest in found.absent() if digest not in excluded]
     notes = [f"'{source.path}': {digest} is absent by choice" for digest in absent]
     if excluded:
-        notes.append(f"'{source.path}': {len(excluded)} manifests for other platforms are left out")
+        notes.append(f"'{source.path}': {len(excluded)} of its manifests are for other platforms and left out")
     return notes
 
 
