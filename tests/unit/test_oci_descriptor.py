@@ -190,6 +190,12 @@ def test_a_field_of_another_kind_is_refused(field: str, value: object) -> None:
         descriptor.parse(GOOD | {field: value}, "layers[3] of manifest x")
 
 
+def test_inline_content_has_the_size_that_is_stated() -> None:
+    """Also where its digest fits: the size alone is compared before content is read."""
+    with pytest.raises(InvalidArgument, match="data of d has 5 bytes, its size is 6"):
+        descriptor.parse(GOOD | {"data": base64.b64encode(TEXT).decode(), "size": 6}, "d")
+
+
 @pytest.mark.parametrize("value", [None, [], "sha256:…", 5, True])
 def test_what_is_no_object_is_no_descriptor(value: object) -> None:
     """Documents are full of surprises one level down."""

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgtool.errors import InvalidArgument
-from imgtool.model import Platform
+from imgtool.model import Platform, replace
 from imgtool.oci import platforms as p
 
 SHARED = Path(os.environ.get("IMGTOOL_SHARED") or Path(__file__).parents[3] / "shared")
@@ -113,6 +113,13 @@ def test_windows_runs_containers_from_the_long_term_release_before_it(container:
     old = p.parse("windows(10.0.17763)/amd64")
     assert p.matches(old, Platform("windows", "amd64", os_version="10.0.17763.9"))
     assert not p.matches(old, Platform("windows", "amd64", os_version="10.0.20348"))
+
+
+def test_every_windows_has_win32k() -> None:
+    """Images have named that feature since before anything matched features."""
+    needs = Platform("windows", "amd64", os_features=("win32k",))
+    assert p.matches(Platform("windows", "amd64"), needs)
+    assert not p.matches(Platform("linux", "amd64"), replace(needs, os="linux"))
 
 
 def test_an_arm64_variant_that_nobody_knows_takes_nothing() -> None:
