@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import cache
 
 from imgtool.errors import InvalidArgument
-from imgtool.model import Platform
+from imgtool.model import Platform, replace
 
 _OS = re.compile(r"([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?", re.ASCII)
 _PART = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
@@ -189,17 +188,20 @@ def only_os(platform: Platform) -> Order:
 
 def _runs(p: Platform) -> Sequence[Platform]:
     """`p` and the platforms whose programs it runs, the best first."""
-    version = p.variant.removeprefix("v")
     if p.architecture == "amd64":
-        older = range(int(version) - 1, 0, -1) if _is_level(version) else ()
-        return [p, *_variants(p, "amd64", older), replace(p, architecture="386", variant="")]
+        return [p, *_older(p, 1), replace(p, architecture="386", variant="")]
     if p.architecture == "arm":
-        older = range(int(version) - 1, 4, -1) if _is_level(version) else ()
-        return [p, *_variants(p, "arm", older)]
+        return [p, *_older(p, 5)]
     if p.architecture == "arm64":
         own = _runs_arm64(p)
         return [*own, *_runs(replace(p, architecture="arm", variant="v8"))] if own else []
     return [p]
+
+
+def _older(p: Platform, oldest: int) -> list[Platform]:
+    """The variants before that of `p`, down to `oldest`; none where it has no number."""
+    level = re.fullmatch(r"v?([0-9]{1,3})", p.variant, re.ASCII)
+    return [replace(p, variant=f"v{n}") for n in range(int(level[1]) - 1, oldest - 1, -1)] if level else []
 
 
 def _runs_arm64(p: Platform) -> list[Platform]:
@@ -215,14 +217,6 @@ def _runs_arm64(p: Platform) -> list[Platform]:
         steps = [(9, n) for n in range(minor, -1, -1)]
         steps += [(8, n) for n in range(min(minor + 5, _ARM64_MINORS), -1, -1)]
     return [replace(p, variant=f"v{a}.{b}" if b else f"v{a}") for a, b in steps]
-
-
-def _is_level(version: str) -> bool:
-    return bool(re.fullmatch(r"[0-9]{1,3}", version, re.ASCII))
-
-
-def _variants(p: Platform, architecture: str, levels: Iterable[int]) -> list[Platform]:
-    return [replace(p, architecture=architecture, variant=f"v{n}") for n in levels]
 
 
 def _system(name: str) -> str:
