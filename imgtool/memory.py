@@ -1,8 +1,7 @@
 """The stores in dicts: a double for tests, and the shortest description of what a store does.
 
 Behaves as `imgtool.disk` does, as far as `imgtool.stores` says, and passes the same suites in
-`tests/conformance/`. It is for one thread, keeps nothing when the process ends, and has no gc:
-bytes that no record names any more simply stay.
+`tests/conformance/`. It is for one thread, and keeps nothing when the process ends.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -40,8 +40,10 @@ from imgtool.names import check_labels, check_name, check_namespace, check_ref
 from imgtool.stores import (
     Commit,
     ContentStore,
+    Garbage,
     ImageStore,
     LeaseStore,
+    Litter,
     NamespaceStore,
     OnError,
     Published,
@@ -95,9 +97,12 @@ class MemoryStore:
     """A new, empty Store."""
 
     def __init__(self) -> None:
-        self.namespaces: NamespaceStore = _Namespaces(self)
         self.spaces: dict[str, _Space] = {}
-        self.objects: dict[Digest, bytes] = {}
+        self.blobs: dict[Digest, bytes] = {}
+
+    @property
+    def namespaces(self) -> NamespaceStore:
+        return _Namespaces(self)
 
     def images(self, namespace: str) -> ImageStore:
         return _Images(self, namespace)
@@ -144,8 +149,8 @@ class MemoryStore:
         self, namespace: str, writer: _Writer, digest: Digest, labels: Mapping[str, str]
     ) -> ContentInfo:
         space, now = self.appear(namespace), clock.now()
-        self.objects[digest] = writer.take(digest)
-        old = space.content.get(digest, ContentInfo(digest, len(self.objects[digest]), {}, now, now))
+        self.blobs[digest] = writer.take(digest)
+        old = space.content.get(digest, ContentInfo(digest, len(self.blobs[digest]), {}, now, now))
         merged = without_empty({**old.labels, **labels})
         if merged != old.labels:
             old = replace(old, labels=merged, updated=now)
@@ -160,18 +165,46 @@ class MemoryStore:
             self.leases(namespace).add(lease.id, type, *resources)
 
     def _put(self, namespace: str, put: Put) -> Image | ImgtoolError:
-        images, new = self.images(namespace), put.image
+        images, there = self.images(namespace), self.space(namespace).images.get(put.image.name)
         try:
-            old = self.space(namespace).images.get(new.name)
-            if old is None:
-                return images.create(new, needs=put.needs)
-            if old.target.digest == new.target.digest:
-                return old
-            if put.replace:
-                return images.update(new, needs=put.needs)
-            raise AlreadyExists(f"image '{new.name}' is {old.target.digest}, not {new.target.digest}")
+            if there is None:
+                return images.create(put.image, needs=put.needs)
+            if put.over(there) is there:
+                return there
+            return images.update(put.image, needs=put.needs)
         except ImgtoolError as error:
             return error
+
+    def objects(self) -> Iterator[tuple[Digest, int]]:
+        return iter([(digest, len(self.blobs[digest])) for digest in sorted(self.blobs)])
+
+    def litter(self, held: frozenset[tuple[str, str]]) -> Sequence[Litter]:
+        return [
+            Litter("ingest", namespace, ref, len(ingest.data))
+            for namespace, space in self.spaces.items()
+            for ref, ingest in space.ingests.items()
+            if not ingest.busy
+            and (namespace, ref) not in held
+            and (ingest.expires is None or ingest.expires <= clock.wall())
+        ]
+
+    @contextmanager
+    def removing(self) -> Iterator[Callable[[Garbage], None]]:
+        yield self._remove
+
+    def _remove(self, garbage: Garbage) -> None:
+        for namespace, digests in garbage.content.items():
+            for digest in digests:
+                self.space(namespace).content.pop(digest, None)
+        for namespace, ids in garbage.leases.items():
+            for id in ids:
+                self.space(namespace).leases.pop(id, None)
+        for digest in garbage.objects:
+            self.blobs.pop(digest, None)
+        for item in garbage.litter:
+            ingests = self.space(item.namespace).ingests
+            if item.name in ingests and not ingests[item.name].busy:
+                del ingests[item.name]
 
 
 class _Bound:
@@ -267,7 +300,7 @@ class _Content(_Bound):
         del self._space.content[self.info(digest).digest]
 
     def reader(self, digest: Digest) -> Reader:
-        return _Reader(self._store.objects[self.info(digest).digest])
+        return _Reader(self._store.blobs[self.info(digest).digest])
 
     def writer(
         self,
@@ -393,6 +426,9 @@ class _Writer:
 
     def replay(self) -> None:
         self._offset = 0
+
+    def finish(self) -> None:
+        pass
 
     def commit(
         self,

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, FailedPrecondition, ImgtoolError, InvalidArgument, NotFound
-from imgtool.model import SIZE_MAX, Image, Platform
+from imgtool.model import SIZE_MAX, Image, Platform, replace
 from imgtool.stores import ImageStore, Store
 
-from .things import ABSENT, NS, OTHER, add, each_way_to_be_no_name, image, target, ticking, unchanged
+from .things import (
+    ABSENT,
+    NS,
+    OTHER,
+    add,
+    each_raises,
+    each_way_to_be_no_name,
+    image,
+    target,
+    ticking,
+    unchanged,
+)
 
 LABELS = {"k1": "v1", "k2": "v2"}
 NAMES = [
@@ -111,15 +120,14 @@ def test_what_cannot_be_a_name_is_refused_everywhere(store: Store, images: Image
     """An argument that could never be right is not merely absent."""
     images.create(image("a"))
     with unchanged(store):
-        for call in (
+        each_raises(
+            InvalidArgument,
             lambda: images.get(name),
             lambda: images.update(image(name)),
             lambda: images.delete(name),
             lambda: images.rename("a", name),
             lambda: images.rename(name, "b"),
-        ):
-            with pytest.raises(InvalidArgument):
-                call()
+        )
 
 
 def test_all_other_names_are_legal_and_distinct(images: ImageStore) -> None:

@@ -8,7 +8,7 @@ from imgtool.errors import AlreadyExists, InvalidArgument, NotFound
 from imgtool.model import Lease
 from imgtool.stores import LeaseStore, Store
 
-from .things import ABSENT, NS, OTHER, each_way_to_be_no_name, ticking, unchanged
+from .things import ABSENT, NS, OTHER, each_raises, each_way_to_be_no_name, ticking, unchanged
 
 
 def held(lease: Lease) -> dict[str, set[str]]:
@@ -44,16 +44,15 @@ def test_what_cannot_be_an_id_is_refused(store: Store, leases: LeaseStore, name:
     """In every call."""
     leases.create(Lease("l"))
     with unchanged(store):
-        for call in (
+        each_raises(
+            InvalidArgument,
             lambda: leases.create(Lease(name)),
             lambda: leases.get(name),
             lambda: leases.update(Lease(name)),
             lambda: leases.delete(name),
             lambda: leases.add(name, "content", ABSENT),
             lambda: leases.remove(name, "content", ABSENT),
-        ):
-            with pytest.raises(InvalidArgument):
-                call()
+        )
 
 
 def test_create_over_a_lease_fails(store: Store, leases: LeaseStore) -> None:
@@ -67,15 +66,14 @@ def test_an_absent_lease_is_not_found(store: Store, leases: LeaseStore) -> None:
     """By any call; no call but create makes one."""
     leases.create(Lease("other"))
     with unchanged(store):
-        for call in (
+        each_raises(
+            NotFound,
             lambda: leases.get("l"),
             lambda: leases.update(Lease("l", {"k": "v"})),
             lambda: leases.delete("l"),
             lambda: leases.add("l", "content", ABSENT),
             lambda: leases.remove("l", "content", ABSENT),
-        ):
-            with pytest.raises(NotFound):
-                call()
+        )
 
 
 def test_namespaces_do_not_see_each_others_leases(store: Store) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from imgtool.digest import Digest
+from imgtool.errors import ImgtoolError
 from imgtool.model import Descriptor, Image
 from imgtool.stores import ContentStore, Store
 
@@ -45,6 +46,12 @@ def begin(content: ContentStore, ref: str, data: bytes = b"", **options: Any) ->
 def read(content: ContentStore, digest: Digest) -> bytes:
     with content.reader(digest) as reader:
         return reader.read()
+
+
+def each_raises(error: type[ImgtoolError], *calls: Callable[[], object]) -> None:
+    for call in calls:
+        with pytest.raises(error):
+            call()
 
 
 @contextmanager
