@@ -14,6 +14,7 @@ import typer.main
 from typer._click import Command as AnyCommand
 from typer._click import Context as AnyContext
 from typer._click import HelpFormatter, Parameter
+from typer._click.exceptions import UsageError
 
 from imgtool import __version__
 from imgtool.cli.context import Context
@@ -38,7 +39,7 @@ def invoke(argv: Sequence[str], context: Context) -> None:
 
 def _usage(error: typer.TyperException) -> InvalidArgument:
     message = error.format_message().rstrip(".").replace("a valid int range", "a whole number")
-    ctx: AnyContext | None = getattr(error, "ctx", None)
+    ctx = error.ctx if isinstance(error, UsageError) else None
     near = getattr(error, "possibilities", None)
     if near:
         message = error.message
@@ -151,6 +152,13 @@ def _write_options(own: Sequence[Parameter], ctx: AnyContext, formatter: HelpFor
 
 class Command(typer.core.TyperCommand):
     """A command that also takes the global options."""
+
+    def parse_args(self, ctx: AnyContext, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            error.ctx = error.ctx or ctx  # the parser leaves it out where an option lacks its value
+            raise
 
     def get_params(self, ctx: AnyContext) -> list[Parameter]:
         return [*self.params, *GLOBAL_OPTIONS]

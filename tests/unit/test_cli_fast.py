@@ -1,0 +1,90 @@
+"""The way around Typer does what the way through it does."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from imgtool.cli import fast
+from imgtool.cli.context import Context
+from imgtool.digest import Digest
+from imgtool.disk import open_store
+from imgtool.model import Descriptor, Image
+from tests.fixture_runner import Result, run_here
+
+Words = list[str]
+GLOBAL: list[Words] = [
+    [],
+    ["-q"],
+    ["--quiet"],
+    ["-n", "k8s.io"],
+    ["--namespace", "a/b"],
+    ["--root", ""],
+    ["--root", "no"],
+]
+FORMATS: list[Words] = [[], ["--format", "json"], ["--format", "{name}"], ["--format", "nonsense"]]
+WORDS: dict[str, list[Words]] = {
+    "list": [[], ["name==a"], ["name==a", "name==b"], ["=="], [""]],
+    "ls": [[]],
+    "resolve": [[], ["a"], ["a", "x", "b"], ["-"]],
+    "exists": [[], ["a"], ["x"], ["-"], ["a", "\0"]],
+}
+
+
+def lines() -> list[Words]:
+    """Every option that goes the fast way, before and behind the name, with every kind of word."""
+    result = []
+    for name, words in WORDS.items():
+        own: list[Words] = [[], *([option] for option in fast.COMMANDS.get(name, fast.COMMANDS["list"])[1])]
+        for before, option, form, rest in itertools.product(GLOBAL, own, FORMATS, words):
+            if not before or rest == words[-1]:
+                result.append([*before, name, *option, *form, *rest])
+                result.append([name, *rest, *option, *form, *before])
+    return result
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("fast")
+    with open_store(str(where / "store")) as store:
+        for namespace, name in (("default", "a"), ("default", "b\n"), ("k8s.io", "c")):
+            target = Descriptor("text/plain", Digest.of(name.encode()), 1)
+            store.images(namespace).create(Image(name, target, {"k": "v"}))
+    return where
+
+
+def outcome(result: Result) -> tuple[int, bytes, bytes]:
+    return result.code, result.stdout, result.stderr
+
+
+def test_every_fast_form_says_what_typer_says(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two parsers of one command line must not drift apart."""
+    forms = lines()
+    assert len(forms) > 300
+    quick = [outcome(run_here(words, here, b"a\n")) for words in forms]
+    monkeypatch.setattr(fast, "invoke", lambda argv, context: False)
+    for words, was in zip(forms, quick, strict=True):
+        assert outcome(run_here(words, here, b"a\n")) == was, words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["list", "--help"],
+        ["list", "--"],
+        ["list", "--quie"],
+        ["list", "--format=json"],
+        ["list", "-q0"],
+        ["list", "--sort", "size"],
+        ["list", "--root"],
+        ["-0", "list"],
+        ["resolve", "--bytes", "a"],
+        ["delete", "a"],
+        ["--version"],
+    ],
+)
+def test_anything_else_is_left_to_typer(words: list[str]) -> None:
+    assert fast.invoke(words, Context()) is False

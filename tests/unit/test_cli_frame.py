@@ -1,0 +1,267 @@
+"""The frame around the commands: options, errors, exit codes, streams, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from imgtool.cli.table import ALIASES, COMMANDS, GROUPS
+from imgtool.digest import Digest
+from imgtool.disk import open_store
+from imgtool.model import Descriptor, Image
+from tests.fixture_runner import ROOT, WORLD, Result, run_here
+
+DIGEST = Digest.of(b"x")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A directory with a store of two images in `default` and one in `k8s.io`."""
+    with open_store(str(tmp_path / "store")) as store:
+        for namespace, name in (("default", "a"), ("default", "b"), ("k8s.io", "c")):
+            store.images(namespace).create(Image(name, Descriptor("text/plain", DIGEST, 1)))
+    return tmp_path
+
+
+def imgtool(where: Path, *words: str, stdin: bytes = b"") -> Result:
+    return run_here(list(words), where, stdin)
+
+
+def process(
+    where: Path, *words: str, stdin: int = subprocess.DEVNULL, stdout: int | IO[bytes] = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "imgtool", *words],
+        cwd=where,
+        env={**WORLD, "PYTHONPATH": str(ROOT)},
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-q", "-n", "k8s.io", "list"],
+        ["list", "-q", "-n", "k8s.io"],
+        ["-q", "list", "--namespace", "k8s.io"],
+        ["-n", "default", "list", "-qnk8s.io"],
+        ["--namespace=default", "list", "--quiet", "--namespace=k8s.io", "--sort", "name"],
+    ],
+)
+def test_global_options_stand_before_and_after_the_command(here: Path, words: list[str]) -> None:
+    """Nobody remembers where; the one behind the name is nearer to what is meant, and wins."""
+    assert imgtool(here, *words).stdout == b"c\n"
+
+
+def test_options_of_a_group_stand_anywhere(here: Path) -> None:
+    for words in (["-q", "namespace", "list"], ["namespace", "-q", "list"], ["ns", "ls", "-q"]):
+        assert imgtool(here, *words).stdout == b"default\nk8s.io\n"
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({}, "default"),
+        ({"CONTAINERD_NAMESPACE": "c"}, "c"),
+        ({"IMGTOOL_NAMESPACE": "i", "CONTAINERD_NAMESPACE": "c"}, "i"),
+        ({"IMGTOOL_NAMESPACE": "", "CONTAINERD_NAMESPACE": "c"}, "c"),
+    ],
+)
+def test_the_namespace_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], expected: str
+) -> None:
+    """Who has set it for ctr has set it for us."""
+    from imgtool.cli.context import Context
+
+    for name in ("IMGTOOL_NAMESPACE", "CONTAINERD_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert Context().namespace == expected
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({"HOME": "/h"}, "/h/.local/share/imgtool"),
+        ({"HOME": "/h", "XDG_DATA_HOME": "/x/"}, "/x/imgtool"),
+        ({"HOME": "/h", "XDG_DATA_HOME": "relative"}, "/h/.local/share/imgtool"),
+        ({"HOME": "/h", "XDG_DATA_HOME": "/x", "IMGTOOL_ROOT": "r"}, "r"),
+    ],
+)
+def test_the_root_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], expected: str
+) -> None:
+    from imgtool.cli.context import Context
+
+    for name in ("IMGTOOL_ROOT", "XDG_DATA_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert Context().root == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        ([], "missing command", "try 'imgtool --help'"),
+        (["lst"], "no such command 'imgtool lst'", "did you mean 'list'?"),
+        (["xyzzy"], "no such command 'imgtool xyzzy'", "try 'imgtool --help'"),
+        (["namespace"], "missing command", "try 'imgtool namespace --help'"),
+        (["namespace", "lust"], "no such command 'imgtool namespace lust'", "did you mean 'list'?"),
+        (["list", "--limits"], "no such option: --limits", "did you mean --limit?"),
+        (["list", "--sort"], "option '--sort' requires an argument", "try 'imgtool list --help'"),
+        (["list", "--limit", "x"], "invalid value for '--limit': 'x' is not a whole number", None),
+        (["label"], "missing argument 'NAME'", "try 'imgtool label --help'"),
+        (["--root", "", "list"], "--root is empty", None),
+        (["-n", "a/b", "list"], "invalid namespace 'a/b'", None),
+        (["list", "--format", "yaml"], "unknown format 'yaml'", None),
+    ],
+)
+def test_wrong_usage_is_told_in_one_line_with_a_way_out(
+    tmp_path: Path, words: list[str], message: str, hint: str | None
+) -> None:
+    result = imgtool(tmp_path, *words)
+    lines = result.stderr.decode().splitlines()
+    assert (result.code, result.stdout, lines[0]) == (2, b"", f"imgtool: {message}")
+    if hint:
+        assert lines[1:] == [f"hint: {hint}"]
+    assert not (tmp_path / "store").exists()
+
+
+def test_version_is_told_without_a_store(tmp_path: Path) -> None:
+    from imgtool import __version__
+
+    assert imgtool(tmp_path, "--version").stdout.decode() == f"imgtool {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["--format", "json", "resolve", "a", "x"], ["resolve", "x", "--format=json"]]
+)
+def test_errors_are_json_lines_where_the_output_is(here: Path, words: list[str]) -> None:
+    """A program that reads one stream must be able to read the other."""
+    result = imgtool(here, *words)
+    assert json.loads(result.stderr) == {
+        "schema": 1,
+        "level": "error",
+        "code": "NOT_FOUND",
+        "exit": 3,
+        "message": "image 'x' not found",
+    }
+    assert json.loads(result.stdout)["schema"] == 1
+
+
+def test_a_usage_error_behind_format_json_is_json(tmp_path: Path) -> None:
+    found = json.loads(imgtool(tmp_path, "list", "--format", "json", "--limit", "x").stderr)
+    assert (found["exit"], found["code"]) == (2, "INVALID_ARGUMENT")
+
+
+def test_a_command_goes_on_past_a_failure_and_exits_with_the_first(here: Path) -> None:
+    result = imgtool(here, "delete", "x", "a", "\0", "b")
+    assert (result.code, result.stdout) == (3, b"a\nb\n")
+    assert result.stderr.decode().splitlines() == [
+        "imgtool: image 'x' not found",
+        "imgtool: image name contains NUL",
+    ]
+
+
+def test_names_come_from_stdin(here: Path) -> None:
+    assert imgtool(here, "resolve", "-", stdin=b"a\n\nb\n").stdout == f"{DIGEST}\n{DIGEST}\n".encode()
+    assert imgtool(here, "delete", "-0", "-", stdin=b"a\0b").stdout == b"a\0b\0"
+
+
+def test_a_message_cannot_drive_the_terminal(here: Path) -> None:
+    assert imgtool(here, "delete", "\x1b[2J\n").stderr == b"imgtool: image '\\x1b[2J\\x0a' not found\n"
+
+
+def test_an_internal_error_is_one_line_and_a_traceback_only_on_demand(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("imgtool.cli.images.listed", broken)
+    result = imgtool(here, "list")
+    assert (result.code, result.stderr.splitlines()[0]) == (
+        1,
+        b"imgtool: internal error: ZeroDivisionError: division by zero",
+    )
+    assert b"Traceback" not in result.stderr
+    assert b"Traceback" in imgtool(here, "list", "--debug").stderr
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--sort", "size"], ["--help"], ["--version"]])
+def test_a_full_stdout_is_exit_9(here: Path, words: list[str]) -> None:
+    """Silence would let a script go on with half a list."""
+    with open("/dev/full", "wb") as full:
+        child = process(here, *words, stdout=full)
+        _, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (9, b"imgtool: cannot write to stdout: no space left on device\n")
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--format", "json"], ["--help"]])
+def test_a_closed_pipe_is_exit_141_without_a_word(here: Path, words: list[str]) -> None:
+    """`imgtool list | head -1` is no failure to talk about."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    child = process(here, *words, stdout=writer)
+    os.close(writer)
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (141, b"")
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "0<&-", "0<&- 1>&- 2>&-"])
+def test_closed_descriptors_are_survived(here: Path, closed: str) -> None:
+    """A file that is opened next must not become stdout, and what is printed must not end up in it."""
+    line = f'exec "{sys.executable}" -m imgtool list {closed}'
+    done = subprocess.run(
+        ["sh", "-c", line],
+        cwd=here,
+        env={**WORLD, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == (1 if "1>&-" in closed else 0)
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_with_its_number_and_no_message(here: Path, number: int, code: int) -> None:
+    child = process(here, "delete", "-", stdin=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while _is_starting(child.pid):
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out, err) == (code, b"", b"")
+
+
+def _is_starting(pid: int) -> bool:
+    """Whether it does not yet wait for its stdin."""
+    return Path(f"/proc/{pid}/wchan").read_text() not in ("pipe_read", "anon_pipe_read", "pipe_wait")
+
+
+@pytest.mark.parametrize("words", [["list"], ["--sort", "name"], ["delete", "--all"]])
+def test_no_store_is_made_by_reading_it(tmp_path: Path, words: list[str]) -> None:
+    imgtool(tmp_path, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_name_has_a_summary_that_fits_the_help() -> None:
+    summaries = {**COMMANDS, **{f"{g} {c}": s for g, table in GROUPS.items() for c, s in table.items()}}
+    assert {
+        name for name, text in summaries.items() if not text or text.endswith(".") or len(text) > 66
+    } == set()
+    assert set(ALIASES.values()) | set(GROUPS) <= set(COMMANDS)
