@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -182,8 +182,7 @@ def timeless(image: Image) -> Image:
     return replace(image, target=target, labels=said(image.labels), created=0, updated=0)
 
 
-def said(labels: object) -> dict[str, str]:
-    assert isinstance(labels, dict)
+def said(labels: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in labels.items() if v}
 
 
