@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from imgtool.errors import InvalidArgument
 from imgtool.model import ContentInfo, Image, IngestStatus, Lease, Namespace
@@ -24,8 +23,7 @@ Adaptor = Callable[[Sequence[str]], tuple[str, bool]]
 """What a filter asks of a thing: field path -> its value and whether it is present."""
 
 
-@dataclass(frozen=True)
-class _Selector:
+class _Selector(NamedTuple):
     path: tuple[str, ...]
     test: Callable[[str, bool], bool]
 

@@ -20,13 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, ImgtoolError
-from imgtool.model import ContentInfo, Image, IngestStatus, Lease, Namespace
+from imgtool.model import EMPTY, ContentInfo, Image, IngestStatus, Lease, Namespace
 
 if TYPE_CHECKING:
     from typing import Self
@@ -383,18 +382,16 @@ class NamespaceStore(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(NamedTuple):
     """Content to publish: a writer that has all its bytes, and what `Writer.commit` takes."""
 
     writer: Writer
     size: int | None = None
     expected: Digest | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = EMPTY
 
 
-@dataclass(frozen=True)
-class Put:
+class Put(NamedTuple):
     """An image to publish. A name that has the same target already is left as it is; with another
     target it fails (AlreadyExists) unless `replace`.
     """
@@ -422,16 +419,14 @@ class Put:
         return self.image
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """What `Store.publish` did: a record for each commit, and for each put the image or its error."""
 
     content: Sequence[ContentInfo]
     images: Sequence[Image | ImgtoolError]
 
 
-@dataclass(frozen=True)
-class Litter:
+class Litter(NamedTuple):
     """What an unfinished write left behind."""
 
     kind: str  # "ingest", or "temporary" for the files of a process that is gone
@@ -440,8 +435,7 @@ class Litter:
     size: int
 
 
-@dataclass(frozen=True)
-class Garbage:
+class Garbage(NamedTuple):
     """What a gc removes. Content records and leases are by namespace."""
 
     content: Mapping[

@@ -11,8 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from imgtool import clock
 from imgtool.digest import Digest
@@ -29,8 +28,7 @@ T = TypeVar("T", Image, ContentInfo, Lease, Namespace)
 Model = Image | ContentInfo | Lease | Namespace
 
 
-@dataclass(frozen=True)
-class Kind(Generic[T]):
+class Kind(NamedTuple, Generic[T]):
     """A kind of record: where it lies and how it is read and written."""
 
     name: str
@@ -68,8 +66,7 @@ _PHASES = (("namespace",), ("content", "lease"), ("image",))
 _SETTLED = 2_000_000_000
 
 
-@dataclass(frozen=True)
-class Edit(Generic[T]):
+class Edit(NamedTuple, Generic[T]):
     """One change of one record.
 
     Args:
@@ -350,8 +347,7 @@ class Engine:
         return None if found is None else _KINDS[kind].dump(found)
 
 
-@dataclass(frozen=True)
-class _Change:
+class _Change(NamedTuple):
     kind: Kind[Any]
     name: str
     old: Any

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from imgtool import clock
 from imgtool.digest import Digest
@@ -17,8 +16,7 @@ from imgtool.names import check_labels, check_name
 from imgtool.stores import Commit, Published, Put
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What was published, and which of the content had a record before."""
 
     published: Published

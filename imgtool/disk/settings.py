@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from imgtool.disk import atomic, codec, read
 from imgtool.disk.layout import Layout
@@ -32,8 +32,7 @@ _NETWORK = {
 }
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What imgtool.toml says; the defaults where it says nothing."""
 
     exists: bool = False

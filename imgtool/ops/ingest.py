@@ -12,8 +12,6 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from imgtool.ops.hold import lease_for
-
 from imgtool.digest import BLAKE3, Digest
 from imgtool.errors import (
     AlreadyExists,
@@ -26,6 +24,7 @@ from imgtool.errors import (
 from imgtool.model import Descriptor, Image, Lease, Platform
 from imgtool.ops import sources
 from imgtool.ops.dry import DryIngester
+from imgtool.ops.hold import lease_for
 from imgtool.ops.sources import Source
 from imgtool.stores import Commit, Ingester, Put, Store, Writer
 
