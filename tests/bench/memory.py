@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,15 +12,28 @@ from measure import Row, environment, imgtool
 
 MIB = 1 << 20
 
+# The kernel counts what a process was before exec too, so the parent must be smaller than the child.
+SMALL_PARENT = """
+import os, sys
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+os.write(2, b"%d" % usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
 
 def peak(argv: list[str], stdin: int) -> int:
     """Bytes at the peak of one process, as the kernel counted them."""
-    process = subprocess.Popen(argv, stdin=stdin, stdout=subprocess.DEVNULL, env=environment())
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{' '.join(argv)}: exit {process.returncode}")
-    return usage.ru_maxrss * 1024
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", SMALL_PARENT, *argv],
+        stdin=stdin,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.decode()}")
+    return int(done.stderr) * 1024
 
 
 def run(work: Path, size: int, rounds: int) -> list[Row]:
