@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imgtool.disk import open_store
+from imgtool.disk import DiskStore, open_store
 from imgtool.memory import MemoryStore
 from imgtool.stores import ContentStore, ImageStore, LeaseStore, Store
 
@@ -34,6 +34,16 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Calla
 def store(make_store: Callable[[], Store]) -> Store:
     """A new, empty store."""
     return make_store()
+
+
+@pytest.fixture
+def elsewhere(store: Store) -> Iterator[Store]:
+    """The same store, as another process has it."""
+    if isinstance(store, DiskStore):
+        with open_store(store.engine.layout.root) as again:
+            yield again
+    else:
+        yield store
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from imgtool.errors import AlreadyExists, FailedPrecondition, ImgtoolError, Inva
 from imgtool.model import Image, Lease, replace
 from imgtool.stores import Commit, ContentStore, ImageStore, Put, Store
 
-from .things import ABSENT, NS, OTHER, add, begin, image, read, ticking, unchanged
+from .things import ABSENT, NS, OTHER, add, begin, each_raises, image, read, ticking, unchanged
 
 LABELS = {"k": "v"}
 
@@ -56,9 +56,16 @@ def test_nothing_is_published_of_nothing(store: Store) -> None:
 
 
 def test_a_bad_namespace_is_refused(store: Store) -> None:
-    """As everywhere."""
-    with pytest.raises(InvalidArgument):
-        store.publish("a/b", puts=[Put(image("a"))])
+    """As everywhere, whatever it was to have."""
+    content = store.content(NS)
+    each_raises(
+        InvalidArgument,
+        lambda: store.publish("a/b"),
+        lambda: store.publish("a/b", [staged(content, b"x")]),
+        lambda: store.publish("a/b", puts=[Put(image("a"))]),
+        lambda: store.publish("a/b", hold=Lease("l")),
+    )
+    assert list(store.namespaces.list()) == []
 
 
 def test_each_kind_of_thing_brings_its_namespace_into_being(store: Store) -> None:
