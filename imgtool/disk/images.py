@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from imgtool import clock
 from imgtool.digest import Digest
@@ -11,7 +12,9 @@ from imgtool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, N
 from imgtool.fieldpaths import merge_image
 from imgtool.model import Image, check_image, replace
 from imgtool.names import check_name
-from imgtool.stores import OnError, Put
+
+if TYPE_CHECKING:
+    from imgtool.stores import OnError, Put
 
 
 class DiskImages:

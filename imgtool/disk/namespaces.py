@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from imgtool import clock
-from imgtool.disk import atomic, ingests, read
+from imgtool.disk import atomic, read
 from imgtool.disk.engine import IMAGE, NAMESPACE, Edit, Engine
 from imgtool.disk.layout import inside
 from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from imgtool.fieldpaths import merge_labels
 from imgtool.model import Namespace, replace, without_empty
 from imgtool.names import check_labels, check_namespace
-from imgtool.stores import OnError
+
+if TYPE_CHECKING:
+    from imgtool.stores import OnError
 
 
 class DiskNamespaces:
@@ -65,6 +68,8 @@ class DiskNamespaces:
         return self._changed(namespace.name, change)
 
     def delete(self, name: str) -> None:
+        from imgtool.disk import ingests
+
         self.get(name)
         layout = self._engine.layout
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from imgtool.disk import atomic, codec, read
 from imgtool.disk.layout import Layout
 from imgtool.disk.locks import HINT_NO_LOCKS
 from imgtool.disk.records import Fields
-from imgtool.disk.workspace import Workspace
 from imgtool.errors import DataLoss, FailedPrecondition, PermissionDenied, from_oserror
+
+if TYPE_CHECKING:
+    from imgtool.disk.workspace import Workspace
 
 FORMAT = 1
 _OURS = {"tmp", "locks", "cache", "ingests"}
