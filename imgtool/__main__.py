@@ -13,8 +13,15 @@ class Terminated(BaseException):
     """SIGTERM arrived. An exception, so that unwinding removes temporary files."""
 
 
-def main() -> int:
-    """Run the command line of this process; returns its exit status."""
+def main() -> None:
+    """Run the command line of this process, and end it."""
+    status = _run()
+    # Everything is flushed and closed. Python would now free its memory piece by piece, which takes an
+    # eighth of a short command's time.
+    os._exit(status)
+
+
+def _run() -> int:
     import signal
 
     def terminate(signum: int, frame: object) -> None:
@@ -44,4 +51,4 @@ def _fill_standard_descriptors() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
