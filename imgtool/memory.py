@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -187,6 +187,9 @@ class MemoryStore:
             and (namespace, ref) not in held
             and (ingest.expires is None or ingest.expires <= clock.wall())
         ]
+
+    def remembering(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @contextmanager
     def removing(self) -> Iterator[Callable[[Garbage], None]]:

@@ -492,6 +492,11 @@ class Store(Protocol):
             held: namespace and ref of ingests that a lease holds: those are no litter.
         """
 
+    def remembering(self) -> AbstractContextManager[None]:
+        """Inside, a record that was read once is read again only if it has changed. For gc, which looks
+        at everything twice.
+        """
+
     def removing(self) -> AbstractContextManager[Callable[[Garbage], None]]:
         """Shut out every change, and give the function that removes garbage. For gc, which looks again
         inside: reading works there, and nothing changes meanwhile. A crash while it removes leaves

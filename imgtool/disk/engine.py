@@ -11,20 +11,25 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.disk import atomic, codec, log, read, records, settings
+from imgtool.disk import atomic, codec, read, records, settings
 from imgtool.disk.layout import SUFFIX, Layout, inside, parent
 from imgtool.disk.locks import Locks
 from imgtool.disk.workspace import Workspace
 from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, ImgtoolError, ResourceExhausted
 from imgtool.model import ContentInfo, Image, Lease, Namespace
-from imgtool.names import check_namespace, name_of_file
-from imgtool.stores import OnError
+from imgtool.names import check_namespace, file_name, name_of_file
+
+if TYPE_CHECKING:
+    from imgtool.disk import log
+    from imgtool.stores import OnError
 
 T = TypeVar("T", Image, ContentInfo, Lease, Namespace)
+R = TypeVar("R")
 Model = Image | ContentInfo | Lease | Namespace
 
 
@@ -100,11 +105,14 @@ class Engine:
         self._writable = False
         self._memory: dict[str, tuple[tuple[int, ...], Any]] | None = None
 
-    def remember(self) -> None:
-        """From now on keep what was read, and read a record again only if its file has changed: gc
-        reads everything twice.
-        """
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """See `stores.Store.remembering`."""
         self._memory = {}
+        try:
+            yield
+        finally:
+            self._memory = None
 
     def close(self) -> None:
         self.workspace.close()
@@ -141,7 +149,7 @@ class Engine:
 
     def named(self, kind: Kind[T], directory: str, on_error: OnError) -> list[tuple[str, str]]:
         """Names and paths of the records in a flat directory, in byte order of the names. Only the
-        records whose file name is a hash are read for it.
+        records whose file name is a hash, or no name's, are read for it.
         """
         found = []
         for entry in read.entries(directory):
@@ -149,12 +157,20 @@ class Engine:
             if not dot or entry != stem + SUFFIX:
                 continue
             name = name_of_file(stem)
-            if name is None and stem.startswith("~"):
-                record = _collect(on_error, lambda path: self.load_path(kind, path), inside(directory, entry))
-                name = kind.key(record) if record is not None else None
+            if name is None and not stem.startswith("."):
+                name = _collect(
+                    on_error, lambda path: self._name_inside(kind, path), inside(directory, entry)
+                )
             if name is not None:
                 found.append((name, inside(directory, entry)))
         return sorted(found, key=lambda pair: pair[0].encode())
+
+    def _name_inside(self, kind: Kind[T], path: str) -> str | None:
+        """The name of the record in `path`, of which the file's name is a hash."""
+        record = self.load_path(kind, path)
+        if record is not None and not path.endswith(f"/{file_name(kind.key(record))}{SUFFIX}"):
+            raise _misplaced(path, kind, record)
+        return None if record is None else kind.key(record)
 
     def scan(self, kind: Kind[T], ns: str, directory: str, on_error: OnError) -> Iterator[T]:
         """The records in a flat directory, in byte order of their names; one that vanishes meanwhile
@@ -170,10 +186,9 @@ class Engine:
         for _, text in read.walk_fan_out(self.layout.content(ns)):
             if not text.endswith(SUFFIX):
                 continue
-            try:
-                digest = Digest.parse(text[: -len(SUFFIX)])
-            except ImgtoolError:
-                continue  # not ours; fsck says so
+            digest = _collect(on_error, _digest, text[: -len(SUFFIX)])
+            if digest is None:
+                continue
             record = _collect(on_error, lambda digest: self.load(CONTENT, ns, digest), digest)
             if record is not None:
                 yield record
@@ -319,6 +334,8 @@ class Engine:
             raise AlreadyExists(f"{change.kind.name} '{change.name}' already exists") from None
 
     def _log(self, ns: str, changes: Sequence[_Change]) -> None:
+        from imgtool.disk import log
+
         lines: list[log.Change] = [
             (c.kind.name, c.name, c.old and c.kind.dump(c.old), c.new and c.kind.dump(c.new)) for c in changes
         ]
@@ -368,7 +385,14 @@ def _misplaced(path: str, kind: Kind[Any], found: Any) -> DataLoss:
     return DataLoss(f"record '{path}' is of {kind.name} '{kind.key(found)}', whose file has another name")
 
 
-def _collect(on_error: OnError, load: Callable[[str], T | None], arg: str) -> T | None:
+def _digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except ImgtoolError as error:
+        raise DataLoss(f"content record '{text}': {error.message}") from None
+
+
+def _collect(on_error: OnError, load: Callable[[str], R | None], arg: str) -> R | None:
     """`load(arg)`; an unreadable record goes to `on_error`."""
     try:
         return load(arg)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from imgtool import clock
 from imgtool.disk import atomic, read
-from imgtool.disk.engine import IMAGE, NAMESPACE, Edit, Engine
-from imgtool.disk.layout import inside
+from imgtool.disk.engine import NAMESPACE, Edit, Engine
+from imgtool.disk.layout import SUFFIX, inside
 from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from imgtool.fieldpaths import merge_labels
 from imgtool.model import Namespace, replace, without_empty
@@ -36,16 +36,39 @@ class DiskNamespaces:
         matches = compile(filters).matches
         for name in read.entries(self._engine.layout.namespaces):
             try:
-                namespace = self.get(name)
-            except (NotFound, InvalidArgument):
-                continue  # deleted, of which the log stays; or not ours
+                namespace = self._listed(name)
             except DataLoss as error:
                 if on_error is None:
                     raise
                 on_error(error)
                 continue
-            if matches(namespace_fields(namespace)):
+            if namespace is not None and matches(namespace_fields(namespace)):
                 yield namespace
+
+    def _listed(self, name: str) -> Namespace | None:
+        """What is in the directory `name`; None where the namespace was deleted, of which the log
+        stays, or where it is not ours.
+        """
+        try:
+            return self.get(name)
+        except InvalidArgument:
+            return None
+        except NotFound:
+            left = self._left(name)
+            namespace = self._engine.load(NAMESPACE, name, name)  # it may just have come into being
+            if left and namespace is None:
+                raise DataLoss(
+                    f"namespace '{name}' has {left} but no namespace.toml",
+                    hint=f"imgtool namespace create {name} makes it anew",
+                ) from None
+            return namespace
+
+    def _left(self, name: str) -> str:
+        """What must go before a namespace may: `images`, `content` or both; empty if there is nothing."""
+        layout = self._engine.layout
+        images = any(entry.endswith(SUFFIX) for entry in read.entries(layout.images(name)))
+        content = any(True for _ in read.walk_fan_out(layout.content(name)))
+        return " and ".join(["images"] * images + ["content"] * content)
 
     def create(self, namespace: Namespace) -> Namespace:
         check_labels(namespace.labels)
@@ -76,17 +99,9 @@ class DiskNamespaces:
         def change(old: Namespace | None) -> None:
             if old is None:
                 raise _not_found(name)
-            left = [
-                what
-                for what, there in (
-                    ("images", bool(self._engine.named(IMAGE, layout.images(name), lambda _: None))),
-                    ("content", any(True for _ in read.walk_fan_out(layout.content(name)))),
-                )
-                if there
-            ]
-            if left:
+            if left := self._left(name):
                 raise FailedPrecondition(
-                    f"namespace '{name}' must be empty, but it still has {' and '.join(left)}",
+                    f"namespace '{name}' must be empty, but it still has {left}",
                     hint="delete its images, then run imgtool gc",
                 )
             # Roots first: what they held is garbage without them, and nothing brings them back.

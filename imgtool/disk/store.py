@@ -68,6 +68,9 @@ class DiskStore:
 
         return sweep.litter(self.engine, held)
 
+    def remembering(self) -> AbstractContextManager[None]:
+        return self.engine.remembering()
+
     def removing(self) -> AbstractContextManager[Callable[[Garbage], None]]:
         from imgtool.disk import sweep
 

@@ -29,6 +29,8 @@ def objects(engine: Engine) -> Iterator[tuple[Digest, int]]:
 
 def litter(engine: Engine, held: frozenset[tuple[str, str]]) -> Sequence[Litter]:
     """See `stores.Store.litter`."""
+    if not engine.settings.exists:
+        return []  # somebody may be making the store, or died of it; whoever makes it does so again
     found = []
     for path, ns, ref in ingests.abandoned(engine, held):
         found.append(Litter("ingest", ns, ref or os.path.basename(path), _size(path)))
@@ -50,11 +52,13 @@ def removing(engine: Engine) -> Iterator[Callable[[Garbage], None]]:
 
 def _remove(engine: Engine, garbage: Garbage) -> None:
     layout, batch = engine.layout, atomic.Batch()
-    # A power cut must not bring back a record, once what it names is gone.
+    # A power cut must not bring back a record that somebody removed and did not live to sync, once
+    # what it names is gone.
     for ns in read.entries(layout.namespaces):
         for directory in (layout.namespace(ns), layout.images(ns), layout.leases(ns)):
-            if os.path.isdir(directory):
-                batch.touched(directory)
+            batch.touched(directory)
+        for digest in garbage.objects.keys() - set(garbage.content.get(ns, ())):
+            batch.touched(_nearest(parent(layout.content_record(ns, digest))))
     batch.sync()
     for ns in sorted({*garbage.content, *garbage.leases}):
         _log(engine, ns, garbage)
@@ -75,6 +79,13 @@ def _remove(engine: Engine, garbage: Garbage) -> None:
             ingests.collect(engine, item.namespace, item.name)
         elif not workspace.is_held(path := inside(layout.tmp, item.name)):
             atomic.remove_tree(path)
+
+
+def _nearest(directory: str) -> str:
+    """`directory`, or what is left of the path to it."""
+    while not os.path.isdir(directory):
+        directory = parent(directory)
+    return directory
 
 
 def _prune(batch: atomic.Batch, directory: str) -> None:
