@@ -2,14 +2,16 @@
 
     cmd           imgtool lines, run in order, no shell; all but the last must exit 0; `#` starts a comment
     stdin         what the last line reads; stdin.N what the N-th reads; else nothing
-    in/           files laid beside; a directory in/app.tar/ is packed to app.tar (sorted, mtime 0, uid 0)
+    in/           files laid beside; a directory in/app.tar/ is packed to app.tar (sorted, mtime 0, uid 0);
+                  a link to ../../hello.oci stands for that directory, also as in/hello.tar
     tree-before/  the store as real files; absent = no store
     stdout  stderr  exit    of all lines in a row, and the last one's status; absent = empty, empty, 0
     tree-after    the store as text; absent = as it was laid out
     damaged       exists where `imgtool fsck` need not pass afterwards
 
 `--update-golden` rewrites stdout, stderr, exit and tree-after; `--subprocess` runs real processes.
-Random operation ids are numbered, times that follow the wall clock are masked (`<now>`, `<in 24h>`).
+Random operation ids are numbered, times that follow the wall clock are masked (`<now>`, `<in 24h>`),
+and the directory in which it all happens is `$PWD`.
 """
 
 from __future__ import annotations
@@ -132,8 +134,8 @@ def play(home: Path, where: Path, run: Runner) -> dict[str, bytes]:
             told = (checked.stdout + checked.stderr).decode(errors="replace")
             raise Mismatch(f"fsck exits {checked.code} afterwards:\n{told}")
     return {
-        "stdout": mask(stdout),
-        "stderr": mask(stderr),
+        "stdout": mask(stdout).replace(os.fsencode(where), b"$PWD"),
+        "stderr": mask(stderr).replace(os.fsencode(where), b"$PWD"),
         "exit": f"{code}\n".encode() if code else b"",
         "tree-after": b"" if after == before else after,
     }
@@ -167,11 +169,11 @@ def _has_fsck() -> bool:
 
 def lay_out(home: Path, where: Path) -> None:
     """Put `in/` and `tree-before/` of a case into `where`, with the modes that git cannot keep."""
-    for source in sorted((home / "in").iterdir()) if (home / "in").is_dir() else ():
-        target = where / source.name
-        if source.name.endswith(".tar") and source.is_dir():
+    for entry in sorted((home / "in").iterdir()) if (home / "in").is_dir() else ():
+        source, target = _shared(entry), where / entry.name
+        if entry.name.endswith(".tar") and source.is_dir():
             target.write_bytes(pack(source))
-        elif source.is_dir():
+        elif source.is_dir() and not source.is_symlink():
             shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(".gitkeep"))
         else:
             shutil.copyfile(source, target, follow_symlinks=False)
@@ -180,6 +182,12 @@ def lay_out(home: Path, where: Path) -> None:
             home / "tree-before", where / "store", symlinks=True, ignore=shutil.ignore_patterns(".gitkeep")
         )
         _store_modes(where / "store")
+
+
+def _shared(entry: Path) -> Path:
+    """What several cases use lies once in `fixtures/`; a link to it stands for it."""
+    real = entry.resolve()
+    return real if real.parent == ROOT / "fixtures" else entry
 
 
 def _store_modes(store: Path) -> None:

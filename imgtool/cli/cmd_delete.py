@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from imgtool.cli import options as o
 from imgtool.cli.context import Context
@@ -21,6 +23,7 @@ def run(
     zero: o.Zero = False,
     if_digest: o.IfDigest = None,
     ignore_missing: o.IgnoreMissing = False,
+    sync: Annotated[bool, typer.Option("--sync", help="Run gc before returning.")] = False,
     dry_run: o.DryRun = False,
 ) -> None:
     """Delete images, and print their names. Their content stays until gc."""
@@ -49,3 +52,7 @@ def run(
         zero=zero,
         header=False,
     )
+    if sync and not dry_run:
+        from imgtool.ops.gc import collect
+
+        collect(c.store())

@@ -36,7 +36,7 @@ def run_create(c: Context, name: o.Name, labels: o.LabelArguments, dry_run: o.Dr
     if not dry_run:
         new = namespaces.create(new)
     elif any(ns.name == name for ns in namespaces.list()):
-        raise AlreadyExists(f"namespace '{name}' exists")
+        raise AlreadyExists(f"namespace '{name}' already exists")
     c.out.rows("namespaces", [_row(new)], {"NAME": lambda r: str(r["name"])}, header=False)
 
 
@@ -82,8 +82,13 @@ def run_rm(
             store.namespaces.delete(name)
         else:
             store.namespaces.get(name)
-            if store.images(name).names() or any(store.content(name).list()):
-                raise FailedPrecondition(f"namespace '{name}' is not empty")
+            images, content = bool(store.images(name).names()), any(True for _ in store.content(name).list())
+            if images or content:
+                left = [what for what, there in (("images", images), ("content", content)) if there]
+                raise FailedPrecondition(
+                    f"namespace '{name}' must be empty, but it still has {' and '.join(left)}",
+                    hint="delete its images, then run imgtool gc",
+                )
         return {"name": name}
 
     removed = c.failures.for_each(

@@ -12,7 +12,7 @@ from imgtool.cli.output import Row, labels_text, short, size_text, value
 from imgtool.cli.words import names_from
 from imgtool.clock import format_time
 from imgtool.digest import Digest
-from imgtool.errors import ImgtoolError, InvalidArgument, NotFound
+from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import Descriptor
 
 if TYPE_CHECKING:
@@ -97,20 +97,23 @@ def listed(c: Context, filters: Sequence[str], *, all_namespaces: bool = False) 
         namespaces = [c.namespace]
     for namespace in namespaces:
         content = store.content(namespace)
+        whole = _wholeness(content)
         for image in store.images(namespace).list(*filters, on_error=report):
-            look = cache(_lookup(c, image, content))
+            look = cache(_lookup(c, image, content, whole))
             yield row(namespace, image) | {
                 "size": lambda look=look: look()[0],
                 "platforms": lambda look=look: look()[1],
             }
 
 
-def _lookup(c: Context, image: Image, content: ContentStore) -> Callable[[], tuple[int | None, list[str]]]:
+def _lookup(
+    c: Context, image: Image, content: ContentStore, whole: Callable[[Digest], bool]
+) -> Callable[[], tuple[int | None, list[str]]]:
     def look() -> tuple[int | None, list[str]]:
         from imgtool.oci import graph
 
         try:
-            size = graph.collect(content, [image.target], presence(content)).size()
+            size = graph.collect(content, [image.target], whole).size()
             return size, graph.image_platforms(content, image.target)
         except InvalidArgument as error:
             c.failures.warn(f"image '{image.name}': {error.message}")
@@ -119,6 +122,20 @@ def _lookup(c: Context, image: Image, content: ContentStore) -> Callable[[], tup
         return None, []
 
     return look
+
+
+def _wholeness(content: ContentStore) -> Callable[[Digest], bool]:
+    """A function that tells whether this namespace has a digest, and its object is there."""
+
+    @cache
+    def whole(digest: Digest) -> bool:
+        try:
+            content.reader(digest).close()
+        except (NotFound, DataLoss):
+            return False
+        return True
+
+    return whole
 
 
 def arranged(
