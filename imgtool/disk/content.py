@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from imgtool import clock
-from imgtool.digest import SHA256, Digest
+from imgtool.digest import SHA256, Digest, new_hasher
 from imgtool.disk import ingests, publish, read
 from imgtool.disk.engine import CONTENT, LEASE, Edit, Engine
 from imgtool.disk.writer import FileWriter
@@ -116,17 +116,18 @@ class DiskContent:
     ) -> FileWriter:
         check_ref(ref)
         check_namespace(self._ns)
+        algorithm = expected.algorithm if expected is not None else algorithm or SHA256
+        new_hasher(algorithm)
         if lease is not None:
             self._hold(lease, ref, expected)
         if expected is not None and self._engine.is_whole(self._ns, expected):
             raise AlreadyExists(f"content '{expected}' already exists")
         self._engine.ready()
         place, fd = ingests.open_named(self._engine, self._ns, ref, size=size, expected=expected, lease=lease)
-        if expected is not None:
-            algorithm = expected.algorithm
-        return FileWriter(place, fd, algorithm or SHA256, self._commit)
+        return FileWriter(place, fd, algorithm, self._commit)
 
     def stage(self, *, algorithm: str) -> FileWriter:
+        new_hasher(algorithm)
         self._engine.ready()
         place = ingests.Anonymous(self._engine.workspace.new_path())
         return FileWriter(place, place.open(), algorithm, self._commit)
