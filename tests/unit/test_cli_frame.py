@@ -265,3 +265,15 @@ def test_every_name_has_a_summary_that_fits_the_help() -> None:
         name for name, text in summaries.items() if not text or text.endswith(".") or len(text) > 66
     } == set()
     assert set(ALIASES.values()) | set(GROUPS) <= set(COMMANDS)
+
+
+def test_a_lock_that_is_not_released_is_exit_7(here: Path) -> None:
+    """A frozen process must not freeze all others."""
+    import fcntl
+
+    imgtool(here, "label", "a", "x=1")
+    with open(here / "store" / "locks" / "ns-default", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = imgtool(here, "delete", "a", "--lock-timeout", "0.05")
+    assert (result.code, result.stdout) == (7, b"")
+    assert imgtool(here, "exists", "a").code == 0
