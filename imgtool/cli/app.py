@@ -6,6 +6,7 @@ command's name; what is wrong with the usage is told in imgtool's own style.
 
 import inspect
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Annotated, Any, Literal
 
 import typer
@@ -14,7 +15,7 @@ import typer.main
 from typer._click import Command as AnyCommand
 from typer._click import Context as AnyContext
 from typer._click import HelpFormatter, Parameter
-from typer._click.exceptions import UsageError
+from typer._click.exceptions import ClickException, UsageError
 
 from imgtool import __version__
 from imgtool.cli.context import Context
@@ -33,11 +34,20 @@ def invoke(argv: Sequence[str], context: Context) -> None:
             ctx.command.invoke(ctx)
     except typer.Exit:
         return
-    except typer.TyperException as error:
+    except ClickException as error:
+        _take_format(argv, context)
         raise _usage(error) from None
 
 
-def _usage(error: typer.TyperException) -> InvalidArgument:
+def _take_format(argv: Sequence[str], context: Context) -> None:
+    """Find `--format json` in a line that could not be parsed: the error is told in that format."""
+    for word, following in zip_longest(argv, argv[1:], fillvalue=""):
+        form = following if word == "--format" else word.removeprefix("--format=")
+        if form in ("json", "jsonl"):
+            context.format = form
+
+
+def _usage(error: ClickException) -> InvalidArgument:
     message = error.format_message().rstrip(".").replace("a valid int range", "a whole number")
     ctx = error.ctx if isinstance(error, UsageError) else None
     near = getattr(error, "possibilities", None)

@@ -67,6 +67,7 @@ class Context:
         if self._store is None:
             from imgtool.disk import open_store
 
+            self.detail(f"store '{self.root}', namespace '{self.namespace}'")
             self._store = open_store(self.root, lock_timeout=self.lock_timeout, warn=self.failures.warn)
         return self._store
 
@@ -74,6 +75,11 @@ class Context:
         """Let go of the store: temporary files go."""
         if self._store is not None:
             self._store.close()
+
+    def detail(self, text: str) -> None:
+        """Talk on stderr, if `-v` asks for it."""
+        if self.verbose:
+            self.failures.note(text)
 
     def say(self, text: str) -> None:
         """Talk on stderr, unless `-q`."""

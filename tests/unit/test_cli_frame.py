@@ -161,9 +161,26 @@ def test_errors_are_json_lines_where_the_output_is(here: Path, words: list[str])
     assert json.loads(result.stdout)["schema"] == 1
 
 
-def test_a_usage_error_behind_format_json_is_json(tmp_path: Path) -> None:
-    found = json.loads(imgtool(tmp_path, "list", "--format", "json", "--limit", "x").stderr)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list", "--format", "json", "--limit", "x"],
+        ["list", "--limit", "x", "--format=jsonl"],
+        ["--format", "json", "--nonsense"],
+        ["--format", "json"],
+        ["--format", "json", "nonsense"],
+    ],
+)
+def test_a_usage_error_with_format_json_is_json(tmp_path: Path, words: list[str]) -> None:
+    """Also where the line could not be parsed so far as to know the format."""
+    found = json.loads(imgtool(tmp_path, *words).stderr)
     assert (found["exit"], found["code"]) == (2, "INVALID_ARGUMENT")
+
+
+def test_verbose_says_which_store_and_namespace_are_meant(here: Path) -> None:
+    """The first question when an image is not where it is looked for."""
+    result = imgtool(here, "-v", "list", "-q", "-n", "k8s.io")
+    assert (result.stdout, result.stderr) == (b"c\n", b"imgtool: store 'store', namespace 'k8s.io'\n")
 
 
 def test_a_command_goes_on_past_a_failure_and_exits_with_the_first(here: Path) -> None:
