@@ -182,10 +182,24 @@ class Ingest:
 
 
 def stage_file(content: Ingester, source: Source, wanted: Wanted, progress: Callable[[int], None]) -> Staged:
-    """Stage a plain file, a pipe or stdin.
+    """Stage a plain file, a pipe or stdin, to become an image.
 
     Raises:
-        InvalidArgument: it is empty, or a directory or device.
+        InvalidArgument: it is empty and has a name; and as `stage_bytes`.
+    """
+    commit = stage_bytes(content, source, wanted, progress)
+    try:
+        return _named(source, wanted, commit)
+    except BaseException:
+        commit.writer.close()
+        raise
+
+
+def stage_bytes(content: Ingester, source: Source, wanted: Wanted, progress: Callable[[int], None]) -> Commit:
+    """Stage the bytes of a plain file, a pipe or stdin. The commit has their size and digest.
+
+    Raises:
+        InvalidArgument: it is a directory or device.
         FailedPrecondition: size or digest are not those expected.
         NotFound: it is not there.
     """
@@ -200,7 +214,7 @@ def stage_file(content: Ingester, source: Source, wanted: Wanted, progress: Call
             writer.replay()
         try:
             size = writer.copy_from(fd, wanted.expected_size)
-            what = "stdin" if source.path == sources.STDIN else f"'{source.path}'"
+            what = _what(source)
             if wanted.expected_size not in (None, size):
                 found = f"{size} bytes" if size < (wanted.expected_size or 0) else "more bytes"
                 raise FailedPrecondition(f"{what} has {found}, expected {wanted.expected_size}")
@@ -209,7 +223,7 @@ def stage_file(content: Ingester, source: Source, wanted: Wanted, progress: Call
                 raise FailedPrecondition(f"{what} is {digest}, expected {expected}")
             writer.finish()
             progress(size)
-            return _named(source, wanted, writer, digest, size, what)
+            return Commit(writer, size=size, expected=digest)
         except BaseException:
             writer.close()
             raise
@@ -218,20 +232,28 @@ def stage_file(content: Ingester, source: Source, wanted: Wanted, progress: Call
             os.close(fd)
 
 
-def _named(source: Source, wanted: Wanted, writer: Writer, digest: Digest, size: int, what: str) -> Staged:
+def _named(source: Source, wanted: Wanted, commit: Commit) -> Staged:
+    digest, size = commit.expected, commit.size
+    assert digest is not None
+    assert size is not None
     names = list(wanted.names)
     if not names and source.path != sources.STDIN:
         names = [source.base_name]
     if not size and names:
         raise InvalidArgument(
-            f"{what} is empty, which no image can be", hint="imgtool content ingest stores empty content"
+            f"{_what(source)} is empty, which no image can be",
+            hint="imgtool content ingest stores empty content",
         )
     target = Descriptor(wanted.media_type, digest, size)
     return Staged(
-        commits=[Commit(writer, size=size, expected=digest)],
+        commits=[commit],
         images=[Image(name, target, wanted.labels) for name in names],
         hold=None if names else lease_for(digest),
     )
+
+
+def _what(source: Source) -> str:
+    return "stdin" if source.path == sources.STDIN else f"'{source.path}'"
 
 
 def _open(source: Source) -> int:
