@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from imgtool.cli.context import Context
 from imgtool.errors import ImgtoolError, ResourceExhausted, from_oserror
@@ -27,6 +28,10 @@ def run(argv: Sequence[str]) -> int:
         return CLOSED_PIPE
     except ImgtoolError as error:
         context.failures.add(error)
+    except BaseException:  # a signal: what has been done is told, unless nobody listens
+        with suppress(BrokenPipeError, ImgtoolError):
+            context.out.flush()
+        raise
     return context.failures.exit_code
 
 

@@ -265,6 +265,38 @@ def test_a_signal_ends_it_with_its_number_and_no_message(here: Path, number: int
     assert (child.returncode, out, err) == (code, b"", b"")
 
 
+@pytest.mark.parametrize("listening", [True, False])
+def test_an_interrupted_command_has_told_what_it_did(here: Path, listening: bool) -> None:
+    """Rows wait in a buffer when stdout is no terminal; and its last flush must not fail aloud."""
+    script = (
+        "import sys, signal, os\n"
+        "from imgtool.__main__ import main\n"
+        "from imgtool.cli import images\n"
+        "def listed(*_, **__):\n"
+        "    yield {'name': 'done'}\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    yield {'name': 'never'}\n"
+        "images.listed = listed\n"
+        "sys.argv[1:] = ['list', '--format', 'jsonl']\n"
+        "sys.exit(main())\n"
+    )
+    reader, writer = os.pipe()
+    child = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=here,
+        env={**WORLD, "PYTHONPATH": str(ROOT)},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stdout:
+        if not listening:
+            stdout.close()
+        _, err = child.communicate(timeout=60)
+        assert (child.returncode, err) == (143, b"")
+        assert not listening or stdout.read() == b'{"name": "done"}\n'
+
+
 def _is_starting(pid: int) -> bool:
     """Whether it does not yet wait for its stdin."""
     return Path(f"/proc/{pid}/wchan").read_text() not in ("pipe_read", "anon_pipe_read", "pipe_wait")
