@@ -351,6 +351,7 @@ def _log(path: Path) -> list[str]:
     for raw in path.read_bytes().splitlines():
         try:
             entry = json.loads(raw)
+            entry.pop("seal")
             number = operations.setdefault(entry.pop("op"), len(operations) + 1)
         except (ValueError, KeyError, AttributeError):
             lines.append(raw.decode("utf-8", "backslashreplace"))

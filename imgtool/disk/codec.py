@@ -20,12 +20,13 @@ Record = dict[str, Any]
 RECORD_MAX = 1 << 20
 _SEAL = b"# sha256:"
 _SEAL_LENGTH = len(_SEAL) + 64 + 1
+_SEALED = re.compile(rb".{%d}[0-9a-f]{64}\n?" % len(_SEAL), re.DOTALL)
 _DOTS_MAX = 16
 _NESTING_MAX = 16
 
 # Characters that a terminal or an editor may act on, and that TOML lets stand raw.
-_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\u202a-\u202e\u2066-\u2069]")
-_STRINGS = re.compile(rb'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'')
+_ESCAPED = "[\x7f-\x9f\u2028\u2029\ufeff\u202a-\u202e\u2066-\u2069]"
+_STRINGS = rb'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\''
 _LINE = re.compile(
     r'(?:([A-Za-z0-9_-]+)|"([^"\\\x00-\x1f\x7f]*)") = (?:"([^"\\\x00-\x1f\x7f]*)"|(0|[1-9][0-9]{0,18}))'
 )
@@ -44,11 +45,14 @@ def dump(record: Mapping[str, Any], what: str) -> bytes:
     """
     import tomli_w
 
-    text = _ESCAPED.sub(_escape, tomli_w.dumps(record))
     try:
-        body = text.encode()
+        body = re.sub(_ESCAPED, _escape, tomli_w.dumps(record)).encode()
     except UnicodeEncodeError:
         raise InvalidArgument(f"{what} holds text that is not valid UTF-8") from None
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"{what} holds a value that TOML does not have, such as null") from None
+    if _is_deep(body):
+        raise InvalidArgument(f"{what} is nested too deep")
     data = body + seal(body)
     if len(data) > RECORD_MAX:
         raise InvalidArgument(f"{what} would have {len(data)} bytes, at most {RECORD_MAX} fit")
@@ -68,14 +72,12 @@ def load(data: bytes, path: str) -> Record:
     """
     if len(data) > RECORD_MAX:
         raise DataLoss(f"record '{path}' has {len(data)} bytes, at most {RECORD_MAX} are read")
-    body = data
-    if is_sealed(data):
-        body = data[:-_SEAL_LENGTH]
-        if data[-_SEAL_LENGTH:] != seal(body):
-            raise DataLoss(
-                f"record '{path}' does not fit its seal",
-                hint="if it was edited on purpose, delete its last line, the seal; else restore it",
-            )
+    body = data[: _seal_start(data)]
+    if len(body) != len(data) and data[len(body) :] != seal(body):
+        raise DataLoss(
+            f"record '{path}' does not fit its seal",
+            hint="if it was edited on purpose, delete its last line, the seal; else restore it",
+        )
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -86,8 +88,19 @@ def load(data: bytes, path: str) -> Record:
 
 def is_sealed(data: bytes) -> bool:
     """Whether the last line is a seal, fitting or not."""
-    last = data[-_SEAL_LENGTH:]
-    return last.startswith(_SEAL) and (len(data) == len(last) or data[-_SEAL_LENGTH - 1] == 0x0A)
+    return _seal_start(data) < len(data)
+
+
+def _seal_start(data: bytes) -> int:
+    """Where the last line begins if it is a seal, else the length. A seal that is damaged at its
+    front is known by its digits, one that is cut or damaged behind by its front: it must never pass
+    for a comment.
+    """
+    start = data.rfind(b"\n", 0, len(data) - 1) + 1
+    last = data[start : start + _SEAL_LENGTH + 1]
+    if last.startswith(_SEAL) or (last and _SEAL.startswith(last)) or _SEALED.fullmatch(last):
+        return start
+    return len(data)
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -119,13 +132,20 @@ def _canonical(text: str) -> Record | None:
 def _tomllib(text: str, path: str) -> Record:
     import tomllib
 
-    for line in text.encode().split(b"\n"):
-        bare = _STRINGS.sub(b"", line)
-        # Dotted keys are quadratic in tomllib, and nesting recurses.
-        if bare.count(b".") > _DOTS_MAX or bare.count(b"[") + bare.count(b"{") > _NESTING_MAX:
-            raise DataLoss(f"record '{path}' is nested too deep")
+    if _is_deep(text.encode()):
+        raise DataLoss(f"record '{path}' is nested too deep")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         reason = str(error)[:200].lower() if isinstance(error, ValueError) else "nested too deep"
         raise DataLoss(f"record '{path}' is not TOML: {reason}") from None
+
+
+def _is_deep(body: bytes) -> bool:
+    """Whether tomllib would take long, or fail: dotted keys are quadratic in it, and nesting recurses."""
+    for line in body.split(b"\n"):
+        if line.count(b".") > _DOTS_MAX or line.count(b"[") + line.count(b"{") > _NESTING_MAX:
+            bare = re.sub(_STRINGS, b"", line)
+            if bare.count(b".") > _DOTS_MAX or bare.count(b"[") + bare.count(b"{") > _NESTING_MAX:
+                return True
+    return False

@@ -71,14 +71,18 @@ class DiskContent:
 
     def reader(self, digest: Digest) -> FileReader:
         info = self.info(digest)
-        try:
-            fd, status = read.open_regular(self._engine.layout.object(digest))
-        except FileNotFoundError:
-            # Deleted and collected since the record was read?
-            self.info(digest)
-            raise DataLoss(
-                f"object '{digest}' is missing from the store", hint="ingest the content again: that heals it"
-            ) from None
+        for last in (False, False, True):
+            try:
+                fd, status = read.open_regular(self._engine.layout.object(digest))
+                break
+            except FileNotFoundError:
+                # Deleted and collected since the record was read, and perhaps back again?
+                info = self.info(digest)
+                if last:
+                    raise DataLoss(
+                        f"object '{digest}' is missing from the store",
+                        hint="ingest the content again: that heals it",
+                    ) from None
         if status.st_size != info.size:
             os.close(fd)
             raise DataLoss(

@@ -71,7 +71,14 @@ class Named:
 
     def discard(self) -> None:
         try:
-            atomic.remove_tree(self._path)
+            lock = inside(self._path, "lock")
+            for entry in read.entries(self._path):
+                if inside(self._path, entry) != lock:
+                    atomic.remove_tree(inside(self._path, entry))
+            # From here on the directory may be another writer's, which is then not empty.
+            batch = atomic.Batch()
+            batch.unlink(lock)
+            batch.rmdir(self._path)
         finally:
             os.close(self._lock)
 

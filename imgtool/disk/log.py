@@ -4,6 +4,9 @@
     {"op": "…", "time": "…", "void": [["image", "…"]]}                these lines of op did not happen
     {"op": "…", "time": "…", "gc": {"content": ["sha256:…"], …}}        what one gc removed
 
+The last member of each line is `seal`, the sha256 of the bytes before it; a line that does not fit its
+seal cannot be read.
+
 A line whose `new` is not what its record holds did not happen, which only the last operation can be
 in; the next writer looks, under the namespace's lock, and says so in the log.
 """
@@ -16,10 +19,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from imgtool.clock import format_time
+from imgtool.digest import SHA256, Digest
 from imgtool.disk import atomic, read
 from imgtool.disk.codec import Record
 
 Change = tuple[str, str, Record | None, Record | None]  # kind, name, old, new
+_SEAL = b',"seal":"'
 _BLOCK = 1 << 16
 
 
@@ -144,7 +149,12 @@ def entries(path: str) -> list[dict[str, Any] | None]:
 
 
 def _line(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry, separators=(",", ":"), default=str).encode() + b"\n"
+    body = json.dumps(entry, separators=(",", ":"), default=str).encode()[:-1]
+    return body + _SEAL + _seal(body) + b"\n"
+
+
+def _seal(body: bytes) -> bytes:
+    return Digest.of(body, SHA256).encoded.encode() + b'"}'
 
 
 def _plain(record: Record | None) -> Any:
@@ -153,8 +163,11 @@ def _plain(record: Record | None) -> Any:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
+    body, _, seal = line.rpartition(_SEAL)
+    if seal != _seal(body):
+        return None
     try:
-        entry = json.loads(line)
+        entry = json.loads(body + b"}")
     except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
