@@ -464,7 +464,6 @@ class _Writer:
 
     def take(self, digest: Digest) -> bytes:
         """End the write, whose bytes are `digest`, and hand over the bytes."""
-        self.close()
         self._content.forget(self._ingest, digest)
         return bytes(self._ingest.data[: self._offset])
 

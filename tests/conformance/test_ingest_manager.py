@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from imgtool import clock
@@ -21,6 +23,7 @@ def test_status_tells_what_was_begun(content: ContentStore) -> None:
     expected = Digest.of(b"abcdef")
     with ticking() as opening, content.writer("ref", size=6, expected=expected) as writer:
         opening.append(clock.wall())
+        time.sleep(0.1)
         with ticking() as writing:
             writer.write(b"abc")
         for status in (writer.status(), content.status("ref")):
