@@ -9,7 +9,7 @@ from imgtool.digest import new_hasher
 from imgtool.errors import InvalidArgument
 from imgtool.names import check_labels, check_name, check_ref
 from imgtool.oci import media, platforms
-from imgtool.ops.ingest import Wanted
+from imgtool.ops.staging import Wanted
 
 
 def words_of(words: Sequence[str], files0_from: str | None) -> list[str]:

@@ -11,8 +11,8 @@ from imgtool.model import Descriptor, Image, Platform
 from imgtool.oci import descriptor, graph, media, platforms
 from imgtool.oci.graph import Graph
 from imgtool.oci.layout import Layout, Root
-from imgtool.ops.ingest import Staged, Wanted
 from imgtool.ops.sources import Source
+from imgtool.ops.staging import Staged, Wanted
 from imgtool.stores import Commit, Ingester
 
 _NAMED_AT_MOST = 5  # digests in a message
@@ -92,7 +92,9 @@ def _notes(found: Graph, source: Source, excluded: frozenset[Digest]) -> list[st
     absent = [digest for digest in found.absent() if digest not in excluded]
     notes = [f"'{source.path}': {digest} is absent by choice" for digest in absent]
     if excluded:
-        notes.append(f"'{source.path}': {len(excluded)} of its manifests are for other platforms and left out")
+        notes.append(
+            f"'{source.path}': {len(excluded)} of its manifests are for other platforms and left out"
+        )
     return notes
 
 
