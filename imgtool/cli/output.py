@@ -28,7 +28,6 @@ class Output:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._checked = False
 
     def rows(
         self,
@@ -89,18 +88,19 @@ class Output:
         """
         self._write(text.encode("utf-8", "surrogateescape"))
 
-    def write_bytes(self, data: bytes) -> None:
+    def write_bytes(self, data: bytes, *, first: bool = True) -> None:
         """Write content.
+
+        Args:
+            first: whether the content begins with these bytes.
 
         Raises:
             InvalidArgument: stdout is a terminal and the first bytes are no plain text.
         """
-        if not self._checked:
-            self._checked = True
-            if sys.stdout is not None and sys.stdout.isatty() and not is_text(data):
-                raise InvalidArgument(
-                    "binary content is not written to a terminal", hint="redirect stdout to a file or a pipe"
-                )
+        if first and sys.stdout is not None and sys.stdout.isatty() and not is_text(data):
+            raise InvalidArgument(
+                "binary content is not written to a terminal", hint="redirect stdout to a file or a pipe"
+            )
         self._write(data)
 
     def flush(self) -> None:
@@ -240,17 +240,20 @@ def plain(thing: Any) -> Any:
     return thing
 
 
-def json_text(thing: Any) -> str:
-    """One line of JSON: readable UTF-8, and `\\uNNNN` for what must not reach a terminal."""
+def json_text(thing: Any, indent: int | None = None) -> str:
+    """JSON: readable UTF-8, and `\\uNNNN` for what must not reach a terminal. One line, unless `indent`
+    is a number of blanks.
+    """
     import json
 
-    text = json.dumps(thing, ensure_ascii=False)
+    text = json.dumps(thing, ensure_ascii=False, indent=indent)
     return text if text.isascii() else "".join(_json_char(c) for c in text)
 
 
 def _json_char(c: str) -> str:
     # C1 controls, separators and lone surrogates are legal in a Python string but not on a terminal.
-    return c if c.isprintable() else "".join(f"\\u{unit:04x}" for unit in _utf16(ord(c)))
+    # Line feeds stand only between values.
+    return c if c.isprintable() or c == "\n" else "".join(f"\\u{unit:04x}" for unit in _utf16(ord(c)))
 
 
 def _utf16(point: int) -> tuple[int, ...]:

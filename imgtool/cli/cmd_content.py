@@ -1,0 +1,217 @@
+"""`imgtool content`: list, info, get, ingest, label, rm, active, abort."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imgtool.cli import options as o
+from imgtool.cli.context import Context
+
+if TYPE_CHECKING:
+    from imgtool.cli.output import Row
+
+Digests = Annotated[
+    list[str],
+    typer.Argument(metavar="[DIGEST]...", default_factory=list, show_default=False, help="- reads stdin."),
+]
+Refs = Annotated[
+    list[str],
+    typer.Argument(metavar="[REF]...", default_factory=list, show_default=False, help="- reads stdin."),
+]
+
+
+def run_list(
+    c: Context,
+    filters: o.FilterArguments,
+    no_trunc: o.NoTrunc = False,
+    bytes: o.Bytes = False,
+    zero: o.Zero = False,
+) -> None:
+    """List content: what the namespace has a record of."""
+    from imgtool.cli import contents
+
+    found = c.store().content(c.namespace).list(*filters, on_error=c.failures.add)
+    c.out.rows(
+        "content",
+        (contents.row(c.namespace, info) for info in found),
+        contents.columns(whole=no_trunc, exact=bytes),
+        key="digest",
+        zero=zero,
+    )
+
+
+def run_info(c: Context, digests: Digests, bytes: o.Bytes = False, zero: o.Zero = False) -> None:
+    """Show the records of content, with whole digests and all labels."""
+    from imgtool.cli import contents
+    from imgtool.cli.words import names_from
+    from imgtool.digest import Digest
+
+    content = c.store().content(c.namespace)
+    found = c.failures.for_each(names_from(digests, zero), lambda word: content.info(Digest.parse(word)))
+    c.out.rows(
+        "content",
+        (contents.row(c.namespace, info) for info in found),
+        contents.columns(whole=True, exact=bytes),
+        key="digest",
+        zero=zero,
+    )
+
+
+def run_get(c: Context, digests: Digests, zero: o.Zero = False) -> None:
+    """Write the bytes of content to stdout. They are hashed on the way: where they are damaged the
+    exit status is 6.
+    """
+    from imgtool.cli.contents import cat
+    from imgtool.digest import Digest
+
+    cat(c, digests, Digest.parse, zero=zero)
+
+
+def run_ingest(
+    c: Context,
+    labels: o.Labels,
+    source: Annotated[str, typer.Argument(metavar="[SRC]", help="A file; - is stdin.")] = "-",
+    ref: Annotated[
+        str | None,
+        typer.Option(
+            "--ref", metavar="REF", show_default=False, help="Resume the unfinished write REF, or begin it."
+        ),
+    ] = None,
+    expected_digest: Annotated[
+        str | None,
+        typer.Option("--expected-digest", metavar="DIGEST", show_default=False, help="Refuse other bytes."),
+    ] = None,
+    expected_size: Annotated[
+        int | None,
+        typer.Option(
+            "--expected-size", metavar="BYTES", min=0, show_default=False, help="Refuse another size."
+        ),
+    ] = None,
+    algorithm: Annotated[
+        str, typer.Option("--digest-algorithm", metavar="ALGORITHM", help="How to hash.")
+    ] = "blake3",
+    dry_run: o.DryRun = False,
+) -> None:
+    """Store bytes, and print their digest alone. Until an image or a label refers to them a lease
+    holds them, for 24 hours.
+    """
+    from imgtool.cli.contents import DIGEST_ONLY
+    from imgtool.cli.ingesting import wanted_of
+    from imgtool.cli.progress import Progress
+    from imgtool.ops.ingest_content import ingest_content
+    from imgtool.ops.sources import FILE, parse
+
+    wanted = wanted_of(
+        words=[source],
+        names=[],
+        labels=labels,
+        media_type="application/octet-stream",
+        expected_digest=expected_digest,
+        expected_size=expected_size,
+        algorithm=algorithm,
+        ref=ref,
+        platform=None,
+        if_absent=False,
+        replace=False,
+    )
+    with Progress(c, "ingesting") as progress:
+        digest = ingest_content(
+            c.store(), c.namespace, parse(source, FILE), wanted, progress=progress.add, dry_run=dry_run
+        )
+    c.out.rows("content", [{"digest": digest}], DIGEST_ONLY, key="digest", header=False)
+
+
+def run_label(
+    c: Context,
+    digest: Annotated[str, typer.Argument(metavar="DIGEST")],
+    labels: o.LabelArguments,
+    replace_all: o.ReplaceAll = False,
+    dry_run: o.DryRun = False,
+) -> None:
+    """Set and remove labels of content, and print all that it has then."""
+    from imgtool.cli import contents
+    from imgtool.cli.images import LABELS_ONLY
+    from imgtool.cli.words import label_paths
+    from imgtool.digest import Digest
+    from imgtool.fieldpaths import merge_labels
+
+    paths, new = label_paths(labels, replace_all)
+    content = c.store().content(c.namespace)
+    info = content.info(Digest.parse(digest))
+    if dry_run:
+        info = info._replace(labels=merge_labels(info.labels, new, paths, f"content '{digest}'"))
+    else:
+        info = content.update(info._replace(labels=new), *paths)
+    c.out.rows("content", [contents.row(c.namespace, info)], LABELS_ONLY, key="digest", header=False)
+
+
+def run_rm(
+    c: Context,
+    digests: Digests,
+    zero: o.Zero = False,
+    ignore_missing: o.IgnoreMissing = False,
+    dry_run: o.DryRun = False,
+) -> None:
+    """Remove content from the namespace, whatever refers to it, and print the digests. The bytes go
+    with a later gc, if no other namespace has them.
+    """
+    from imgtool.cli.contents import DIGEST_ONLY
+    from imgtool.cli.words import names_from
+    from imgtool.digest import Digest
+    from imgtool.errors import NotFound
+
+    content = c.store().content(c.namespace)
+
+    def remove(word: str) -> Row:
+        digest = Digest.parse(word)
+        if dry_run:
+            content.info(digest)
+        else:
+            content.delete(digest)
+        return {"digest": digest}
+
+    removed = c.failures.for_each(
+        names_from(digests, zero), remove, ignore=NotFound if ignore_missing else None
+    )
+    c.out.rows("content", removed, DIGEST_ONLY, key="digest", zero=zero, header=False)
+
+
+def run_active(c: Context, filters: o.FilterArguments, bytes: o.Bytes = False, zero: o.Zero = False) -> None:
+    """List unfinished writes, which can be resumed by their ref."""
+    from imgtool.cli import contents
+
+    found = c.store().content(c.namespace).statuses(*filters)
+    c.out.rows(
+        "ingests",
+        (contents.write_row(c.namespace, status) for status in found),
+        contents.write_columns(exact=bytes),
+        key="ref",
+        zero=zero,
+    )
+
+
+def run_abort(
+    c: Context,
+    refs: Refs,
+    zero: o.Zero = False,
+    ignore_missing: o.IgnoreMissing = False,
+    dry_run: o.DryRun = False,
+) -> None:
+    """Drop unfinished writes with their bytes, and print their refs."""
+    from imgtool.cli.contents import REF_ONLY
+    from imgtool.cli.words import names_from
+    from imgtool.errors import NotFound
+
+    content = c.store().content(c.namespace)
+
+    def abort(ref: str) -> Row:
+        if dry_run:
+            content.status(ref)
+        else:
+            content.abort(ref)
+        return {"ref": ref}
+
+    dropped = c.failures.for_each(names_from(refs, zero), abort, ignore=NotFound if ignore_missing else None)
+    c.out.rows("ingests", dropped, REF_ONLY, key="ref", zero=zero, header=False)

@@ -1,0 +1,37 @@
+"""`imgtool inspect`: an image as a whole."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from imgtool.cli import options as o
+from imgtool.cli.context import Context
+
+
+def run(
+    c: Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME|DIGEST]...",
+            default_factory=list,
+            show_default=False,
+            help="Images, or digests of content; - reads stdin.",
+        ),
+    ],
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The bytes of the manifest or index, as they are.")
+    ] = False,
+    zero: o.Zero = False,
+) -> None:
+    """Show the records of images as JSON, with size, platforms, all manifests below, and what is absent."""
+    from imgtool.cli import inspection
+    from imgtool.cli.words import names_from
+
+    names = names_from(words, zero)
+    if raw:
+        inspection.show_raw(c, names)
+    else:
+        inspection.show(c, names, zero=zero)
