@@ -143,7 +143,7 @@ SYNTAX = "unquoting failed: quote syntax error"
         ("a==b\x01c", parse_error("a==b", "\x01", "c", "unexpected input: \x01")),
         ("a==b\0", parse_error("a==b", "\0", "", "unexpected input: \ufffd")),
         ("a==b\udcff", parse_error("a==b", "\udcff", "", "unexpected input: \ufffd")),
-        ("a==b\ufffd", parse_error("a==b", "\ufffd", "", "unexpected input: \ufffd")),
+        ("a==b\ufffdc", parse_error("a==b", "\ufffd", "c", "unexpected input: \ufffd")),
         ("a==\udcff", parse_error("a==", "\udcff", "", "rune error")),
         ("a==b,\ufffd", parse_error("a==b,", "\ufffd", "", "rune error")),
         ("a==/b/", parse_error("a==", "/", "b/", "invalid quote encountered")),

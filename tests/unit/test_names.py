@@ -89,6 +89,12 @@ def test_a_label_has_at_most_4096_bytes_with_its_key() -> None:
             check_labels(no_text)  # type: ignore[arg-type]  # what JSON may hold
 
 
+def test_an_empty_namespace_is_said_to_be_missing() -> None:
+    """containerd's words; scripts forget a variable more often than they mistype a name."""
+    with pytest.raises(InvalidArgument, match="namespace is required"):
+        check_namespace("")
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
