@@ -19,7 +19,8 @@ _LABEL_MAX = 4096
 _REF_MAX = 1024
 _NAME_MAX = 32768
 _FILE_NAME_MAX = 240
-_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+_UNSAFE = re.compile(rb"[^A-Za-z0-9._-]")
+_FILE_NAME = re.compile(r"(?:[A-Za-z0-9._-]|%[0-9A-F]{2})+", re.ASCII)
 
 
 def check_namespace(name: str) -> str:
@@ -80,7 +81,7 @@ def file_name(name: str) -> str:
     240 bytes is replaced by `~` and the blake3 of the name. See imgtool-store(5).
     """
     raw = name.encode()
-    text = "".join(chr(b) if b in _PLAIN else f"%{b:02X}" for b in raw)
+    text = _UNSAFE.sub(lambda m: b"%%%02X" % ord(m[0]), raw).decode()
     if text.startswith("."):
         text = "%2E" + text[1:]
     if len(text) > _FILE_NAME_MAX:
@@ -92,22 +93,10 @@ def file_name(name: str) -> str:
 
 def name_of_file(stem: str) -> str | None:
     """The name whose `file_name` is `stem`; None where it is a hash, or no name of ours."""
-    if stem.startswith("~") or not stem:
+    if not _FILE_NAME.fullmatch(stem):
         return None
-    raw = bytearray()
-    i = 0
-    while i < len(stem):
-        if stem[i] == "%":
-            pair = stem[i + 1 : i + 3]
-            if not re.fullmatch(r"[0-9A-F]{2}", pair, re.ASCII):
-                return None
-            raw.append(int(pair, 16))
-            i += 3
-        elif ord(stem[i]) in _PLAIN:
-            raw.append(ord(stem[i]))
-            i += 1
-        else:
-            return None
+    plain, *escaped = stem.encode().split(b"%")
+    raw = plain + b"".join(bytes([int(part[:2], 16)]) + part[2:] for part in escaped)
     try:
         name = raw.decode()
     except UnicodeDecodeError:

@@ -42,9 +42,9 @@ def read_regular(path: str, limit: int) -> bytes:
         FileNotFoundError: it is not there.
         DataLoss: it is no regular file, or longer.
     """
-    fd, _ = open_regular(path)
+    fd, status = open_regular(path)
     try:
-        data = read_fd(fd, limit + 1)
+        data = read_fd(fd, limit + 1, status.st_size + 1)
     except OSError as error:
         error.filename = path
         raise from_oserror(error, "cannot read") from error
@@ -55,13 +55,12 @@ def read_regular(path: str, limit: int) -> bytes:
     return data
 
 
-def read_fd(fd: int, count: int) -> bytes:
-    """Up to `count` bytes, fewer only at the end of the file."""
-    data = os.read(fd, count)
-    if not data or len(data) == count:
-        return data
-    parts, left = [data], count - len(data)
-    while left and (data := os.read(fd, left)):
+def read_fd(fd: int, count: int, step: int | None = None) -> bytes:
+    """Up to `count` bytes, fewer only at the end of the file; at most `step` at once, because Python
+    allocates what it asks for.
+    """
+    parts, left = [], count
+    while left and (data := os.read(fd, min(left, step or left))):
         parts.append(data)
         left -= len(data)
     return b"".join(parts)
