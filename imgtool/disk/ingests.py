@@ -121,7 +121,7 @@ def status(engine: Engine, ns: str, ref: str) -> IngestStatus:
     Raises:
         NotFound: no such ingest.
     """
-    found = _status(engine.layout.ingest(ns, ref))
+    found = read_status(engine.layout.ingest(ns, ref))
     if found is None:
         raise _not_found(ref)
     return found[1]
@@ -134,7 +134,7 @@ def statuses(engine: Engine, ns: str | None = None) -> Iterator[tuple[str, Inges
     found = []
     for key in read.entries(engine.layout.ingests):
         try:
-            one = _status(inside(engine.layout.ingests, key))
+            one = read_status(inside(engine.layout.ingests, key))
         except DataLoss:
             continue
         if one is not None and ns in (None, one[0]) and ingest_key(one[0], one[1].ref) == key:
@@ -167,7 +167,7 @@ def abandoned(engine: Engine, held: frozenset[tuple[str, str]]) -> list[tuple[st
     for key in read.entries(engine.layout.ingests):
         path = inside(engine.layout.ingests, key)
         try:
-            one = _status(path)
+            one = read_status(path)
         except DataLoss:
             continue
         if one is None:
@@ -286,8 +286,12 @@ def _load_strict(path: str) -> Mapping[str, Any] | None:
     }
 
 
-def _status(path: str) -> tuple[str, IngestStatus] | None:
-    """Namespace and status of the ingest in `path`; None where it is not begun."""
+def read_status(path: str) -> tuple[str, IngestStatus] | None:
+    """Namespace and status of the ingest in `path`; None where it is not begun.
+
+    Raises:
+        DataLoss: it cannot be read.
+    """
     found = _load_strict(path)
     if found is None:
         return None

@@ -106,7 +106,7 @@ def _last_operation(fd: int, end: int) -> list[dict[str, Any]]:
             lines = lines[1:]
         operation: list[dict[str, Any]] = []
         for line in reversed(lines):
-            entry = _parse(line)
+            entry = parse(line)
             if entry is None or (operation and entry.get("op") != operation[0].get("op")):
                 return operation
             if "kind" not in entry:
@@ -145,7 +145,7 @@ def entries(path: str) -> list[dict[str, Any] | None]:
     finally:
         os.close(fd)
     *lines, _torn = data.split(b"\n")
-    return [_parse(line) for line in lines]
+    return [parse(line) for line in lines]
 
 
 def _line(entry: dict[str, Any]) -> bytes:
@@ -162,7 +162,8 @@ def _plain(record: Record | None) -> Any:
     return json.loads(json.dumps(record, default=str))
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def parse(line: bytes) -> dict[str, Any] | None:
+    """What a line without its line feed holds, without the seal; None if it cannot be read."""
     body, _, seal = line.rpartition(_SEAL)
     if seal != _seal(body):
         return None

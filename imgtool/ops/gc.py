@@ -107,11 +107,11 @@ class _Space:
 
         for image in store.images(name).list():
             self._roots.append((image.target.digest, _kind(image.target.media_type)))
-            self._roots += _unknown(_references(image.labels))
+            self._roots += _unknown(references(image.labels))
         for info in self._records.values():
             if ROOT in info.labels:
                 self._roots.append((info.digest, _UNKNOWN))
-            for parent in _references(info.labels, BACK):
+            for parent in references(info.labels, BACK):
                 self._back.setdefault(parent, []).append(info.digest)
         for lease in store.leases(name).list():
             if _is_expired(lease, now):
@@ -178,7 +178,7 @@ class _Space:
             children = document.children if (document := self._read(info, kind)) else ()
             todo += children
             known = {child for child, _ in children}
-            todo += _unknown(child for child in _references(info.labels) if child not in known)
+            todo += _unknown(child for child in references(info.labels) if child not in known)
             todo += _unknown(self._back.get(digest, ()))
 
     def _refers_to(self, digest: Digest) -> list[Digest]:
@@ -187,7 +187,7 @@ class _Space:
         found = [child for child, _ in document.children] if document else []
         if document and document.subject:
             found.append(document.subject)
-        return [*found, *_references(info.labels), *_references(info.labels, BACK)]
+        return [*found, *references(info.labels), *references(info.labels, BACK)]
 
     def _read(self, info: ContentInfo, kind: str) -> _Document | None:
         try:
@@ -272,7 +272,7 @@ def _unknown(digests: Iterable[Digest]) -> Iterator[_Node]:
     return ((digest, _UNKNOWN) for digest in digests)
 
 
-def _references(labels: Mapping[str, str], key: str = media.GC_REF) -> Iterator[Digest]:
+def references(labels: Mapping[str, str], key: str = media.GC_REF) -> Iterator[Digest]:
     """The digests in the labels `key`, `key.…` and `key/…`."""
     return _digests(
         value
