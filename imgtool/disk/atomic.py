@@ -9,11 +9,12 @@ What this cannot promise: that a disk which lies about its cache keeps what it w
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from imgtool.disk.layout import inside, parent
-from imgtool.errors import ImgtoolError, from_oserror
+from imgtool.errors import DataLoss, FailedPrecondition, ImgtoolError, from_oserror
 
 FILE_MODE = 0o444
 PRIVATE_MODE = 0o600
@@ -27,32 +28,49 @@ def _do(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return call(*args, **kwargs)
 
 
-def _try(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """`_do`, with what the machine refuses as an imgtool error. Whether a name is there is left to
-    the caller, as FileNotFoundError and FileExistsError.
-    """
+def _try(
+    call: Callable[..., Any], *args: Any, but: type[OSError] | tuple[type[OSError], ...] = (), **kwargs: Any
+) -> Any:
+    """`_do`, with what the machine refuses as an imgtool error, `but` for what the caller handles."""
     try:
         return _do(call, *args, **kwargs)
-    except (FileNotFoundError, FileExistsError):
-        raise
     except OSError as error:
+        if isinstance(error, but):
+            raise
         raise from_oserror(error, f"cannot {call.__name__.strip('_')}") from error
 
 
 def create(path: str) -> int:
-    """A new private file, open for reading and writing.
-
-    Raises:
-        FileExistsError: the name is taken.
-    """
+    """A new private file, open for reading and writing; the name must be free."""
     fd: int = _try(os.open, path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE)
     return fd
 
 
 def open_or_create(path: str) -> int:
-    """The file, made private if it is not there: for locks and logs, which are never replaced."""
-    fd: int = _try(os.open, path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_MODE)
+    """The file, made private if it is not there: for locks and logs, which are never replaced.
+
+    Raises:
+        FileNotFoundError: its directory is not there.
+        DataLoss: it is a link, a pipe, a device or a directory.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd: int = _try(os.open, path, flags, PRIVATE_MODE, but=FileNotFoundError)
+    except ImgtoolError:
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise _not_a_file(path) from None
+        raise
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise _not_a_file(path)
+    if stat.S_IMODE(status.st_mode) & PRIVATE_MODE != PRIVATE_MODE:
+        set_mode(fd, PRIVATE_MODE)  # the umask took it
     return fd
+
+
+def _not_a_file(path: str) -> DataLoss:
+    return DataLoss(f"'{path}' is not a regular file")
 
 
 def write(fd: int, data: bytes | memoryview) -> None:
@@ -78,8 +96,12 @@ def copy_range(source: int, target: int, count: int, offset: int) -> int:
     Raises:
         OSError: as the call does; the caller falls back to reading and writing.
     """
-    copied: int = _do(os.copy_file_range, source, target, count, None, offset)
-    return copied
+    while True:
+        try:
+            copied: int = _do(os.copy_file_range, source, target, count, None, offset)
+            return copied
+        except InterruptedError:  # Python repeats most calls by itself, this one not
+            continue
 
 
 def truncate(fd: int, size: int) -> None:
@@ -112,12 +134,23 @@ def sync_files(paths: Iterable[str]) -> None:
     _sync(list(paths), os.O_RDONLY)
 
 
+def sync_all(directory: str) -> None:
+    """Make durable whatever was changed in the file system of `directory`, by any process."""
+    fd = _try(os.open, directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not _syncfs(fd):
+            _try(os.sync)
+    finally:
+        os.close(fd)
+
+
 def mkdir(path: str) -> None:
     """
     Raises:
         FileExistsError: it is there.
+        FileNotFoundError: its parent is not there.
     """
-    _try(os.mkdir, path, DIRECTORY_MODE)
+    _try(os.mkdir, path, DIRECTORY_MODE, but=(FileExistsError, FileNotFoundError))
     _try(os.chmod, path, DIRECTORY_MODE)
 
 
@@ -128,17 +161,22 @@ class Batch:
         self._dirty: dict[str, None] = {}
 
     def mkdirs(self, path: str) -> None:
-        """Make a directory and its parents, as far as they are missing."""
+        """Make a directory and its parents, as far as they are missing.
+
+        Raises:
+            FailedPrecondition: something else is in the way, a link to a directory too.
+        """
         missing = []
-        while not os.path.isdir(path):
+        while not _is_directory(path):
             missing.append(path)
             path = parent(path)
         for directory in reversed(missing):
+            # Where another process comes first, it may not have come to its sync yet.
+            self._dirty[parent(directory)] = None
             try:
                 mkdir(directory)
             except FileExistsError:
                 continue
-            self._dirty[parent(directory)] = None
 
     def link(self, source: str, path: str) -> None:
         """Give `source` the new name `path`, and take its old one.
@@ -146,7 +184,7 @@ class Batch:
         Raises:
             FileExistsError: `path` is taken.
         """
-        _try(os.link, source, path, follow_symlinks=False)
+        _try(os.link, source, path, follow_symlinks=False, but=FileExistsError)
         _try(os.unlink, source)
         self._dirty[parent(path)] = None
 
@@ -158,7 +196,7 @@ class Batch:
     def unlink(self, path: str) -> None:
         """Remove a name; gone already is as good."""
         try:
-            _try(os.unlink, path)
+            _try(os.unlink, path, but=FileNotFoundError)
         except FileNotFoundError:
             return
         self._dirty[parent(path)] = None
@@ -190,7 +228,8 @@ def remove_tree(path: str) -> None:
     while stack:
         top = stack[-1]
         try:
-            _try(os.rmdir if os.path.isdir(top) and not os.path.islink(top) else os.unlink, top)
+            is_directory = os.path.isdir(top) and not os.path.islink(top)
+            _try(os.rmdir if is_directory else os.unlink, top, but=FileNotFoundError)
             stack.pop()
         except FileNotFoundError:
             stack.pop()
@@ -204,8 +243,21 @@ def remove_tree(path: str) -> None:
 def _entries(path: str) -> list[str]:
     try:
         return os.listdir(path)
-    except NotADirectoryError:
+    except OSError:
         return []
+
+
+def _is_directory(path: str) -> bool:
+    """Whether a directory is there; False where nothing is."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise from_oserror(error, "cannot open") from error
+    if not stat.S_ISDIR(mode):
+        raise FailedPrecondition(f"'{path}' is not a directory")
+    return True
 
 
 def _sync(paths: list[str], flags: int) -> None:

@@ -138,9 +138,11 @@ class DiskContent:
 
     def _hold(self, lease: str, ref: str, expected: Digest | None) -> None:
         """Put the ingest under the lease; or the content, where that is here already."""
-        there = expected is not None and self._engine.is_whole(self._ns, expected)
-        kind, resource = ("content", str(expected)) if there else ("ingests", ref)
-        self._engine.change(self._ns, Edit(LEASE, lease, publish.holding(lease, kind, (resource,))))
+        if expected is not None and self._engine.is_whole(self._ns, expected):
+            change = publish.landing(lease, ref, expected)
+        else:
+            change = publish.holding(lease, "ingests", (ref,))
+        self._engine.change(self._ns, Edit(LEASE, lease, change))
 
     def _commit(
         self, writer: FileWriter, *, size: int | None, expected: Digest | None, labels: Mapping[str, str]

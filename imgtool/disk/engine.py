@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
@@ -235,13 +235,14 @@ class Engine:
         return cast("T | None", outcome)
 
     def apply(
-        self, ns: str, edits: Sequence[Edit[Any]], objects: Sequence[tuple[str, Digest]] = ()
+        self, ns: str, edits: Iterable[Edit[Any]], objects: Sequence[tuple[str, Digest]] = ()
     ) -> list[Model | ImgtoolError | None]:
         """Make many changes of one namespace in one step.
 
         Args:
             ns: the namespace.
-            edits: in order; a later one sees what an earlier one leaves.
+            edits: in order; a later one sees what an earlier one leaves. They are asked for when no
+                other process can change the namespace any more.
             objects: durable files of the workspace or of an ingest, and the digest of each. They
                 take the place of whatever lies there.
 
@@ -250,15 +251,15 @@ class Engine:
         """
         check_namespace(ns)
         self.ready()
-        with self.locks.changing(ns):
+        with self.locks.changing(ns) as held:
             before: dict[tuple[str, str], Any] = {}
             after: dict[tuple[str, str], Any] = {}
             outcomes: list[Model | ImgtoolError | None] = []
             for edit in edits:
                 key = edit.kind.name, edit.name
-                if key not in before:
-                    before[key] = after[key] = self.load(edit.kind, ns, edit.name)
                 try:
+                    if key not in before:
+                        before[key] = after[key] = self.load(edit.kind, ns, edit.name)
                     after[key] = edit.change(after[key])
                 except ImgtoolError as error:
                     if not edit.alone:
@@ -270,7 +271,11 @@ class Engine:
                 _Change(_KINDS[k[0]], k[1], old, after[k]) for k, old in before.items() if old != after[k]
             ]
             self._with_namespace(ns, changes)
-            self._publish(ns, changes, objects)
+            # Encoded first: what the reader would refuse is refused before anything is changed.
+            encoded = [(change, self._encoded(change)) for change in changes]
+            if changes or objects:
+                with held.writing():
+                    self._publish(ns, encoded, objects)
         return outcomes
 
     def _with_namespace(self, ns: str, changes: list[_Change]) -> None:
@@ -279,59 +284,68 @@ class Engine:
         if adds and self.load(NAMESPACE, ns, ns) is None:
             changes.insert(0, _Change(NAMESPACE, ns, None, Namespace(ns, created=clock.now())))
 
-    def _publish(self, ns: str, changes: Sequence[_Change], objects: Sequence[tuple[str, Digest]]) -> None:
+    def _encoded(self, change: _Change) -> bytes | None:
+        if change.new is None:
+            return None
+        return codec.dump(change.kind.dump(change.new), f"{change.kind.name} '{change.name[:80]}'")
+
+    def _publish(
+        self,
+        ns: str,
+        changes: Sequence[tuple[_Change, bytes | None]],
+        objects: Sequence[tuple[str, Digest]],
+    ) -> None:
         batch = atomic.Batch()
-        # Encoded first: what the reader would refuse is refused before anything is changed.
-        encoded = [
-            codec.dump(c.kind.dump(c.new), f"{c.kind.name} '{c.name[:80]}'") if c.new is not None else None
-            for c in changes
-        ]
         for source, digest in objects:
             path = self.layout.object(digest)
-            batch.mkdirs(parent(path))
+            self._mkdirs(batch, parent(path))
             batch.rename(source, path)
         batch.sync()
         if not changes:
             return
-        batch.mkdirs(self.layout.namespace(ns))
-        self._log(ns, changes)
+        if any(change.kind is NAMESPACE and change.old is None for change, _ in changes):
+            self._mkdirs(batch, self.layout.namespace(ns))
+        self._log(ns, [change for change, _ in changes])
+        added = [(change, data) for change, data in changes if data is not None]
         for phase in _PHASES:
-            self._publish_phase(
-                ns,
-                batch,
-                [(c, data) for c, data in zip(changes, encoded, strict=True) if c.kind.name in phase],
-            )
+            self._add(ns, batch, [(c, data) for c, data in added if c.kind.name in phase])
+        removed = [change for change, data in changes if data is None]
+        for phase in reversed(_PHASES):
+            self._remove(ns, batch, [c for c in removed if c.kind.name in phase])
 
-    def _publish_phase(
-        self, ns: str, batch: atomic.Batch, changes: list[tuple[_Change, bytes | None]]
-    ) -> None:
-        sources = [self.workspace.new_path() if data is not None else None for _, data in changes]
+    def _mkdirs(self, batch: atomic.Batch, directory: str) -> None:
+        """Make a directory that changes of any namespace may make. It is synced with all above it, even
+        if it is there: who made it a moment ago may not have come to that yet.
+        """
+        batch.mkdirs(directory)
+        while directory != self.layout.root:
+            directory = parent(directory)
+            batch.touched(directory)
+
+    def _add(self, ns: str, batch: atomic.Batch, changes: Sequence[tuple[_Change, bytes]]) -> None:
+        sources = [self.workspace.new_path() for _ in changes]
         for source, (_, data) in zip(sources, changes, strict=True):
-            if source is not None and data is not None:
-                atomic.write_new(source, data)
-        atomic.sync_files(source for source in sources if source is not None)
-        stamped: dict[str, None] = {}
+            atomic.write_new(source, data)
+        atomic.sync_files(sources)
+        directories: dict[str, None] = {}
         for source, (change, _) in zip(sources, changes, strict=True):
             path = change.kind.path(self.layout, ns, change.name)
-            if source is None:
-                batch.unlink(path)
-            else:
-                batch.mkdirs(parent(path))
-                if change.old is None:
-                    self._create(batch, source, path, change)
-                else:
-                    batch.rename(source, path)
-            stamped[parent(path)] = None
-        for directory in stamped:
-            if os.path.isdir(directory):
-                atomic.stamp(directory, time.time_ns())
-        batch.sync()
+            directories[parent(path)] = None
+            batch.mkdirs(parent(path))
+            if change.old is not None:
+                batch.rename(source, path)
+                continue
+            try:
+                batch.link(source, path)
+            except FileExistsError:
+                raise AlreadyExists(f"{change.kind.name} '{change.name}' already exists") from None
+        _settle(batch, directories)
 
-    def _create(self, batch: atomic.Batch, source: str, path: str, change: _Change) -> None:
-        try:
-            batch.link(source, path)
-        except FileExistsError:
-            raise AlreadyExists(f"{change.kind.name} '{change.name}' already exists") from None
+    def _remove(self, ns: str, batch: atomic.Batch, changes: Sequence[_Change]) -> None:
+        paths = [change.kind.path(self.layout, ns, change.name) for change in changes]
+        for path in paths:
+            batch.unlink(path)
+        _settle(batch, dict.fromkeys(map(parent, paths)))
 
     def _log(self, ns: str, changes: Sequence[_Change]) -> None:
         from imgtool.disk import log
@@ -362,6 +376,14 @@ class Engine:
         except ImgtoolError:
             return {}
         return None if found is None else _KINDS[kind].dump(found)
+
+
+def _settle(batch: atomic.Batch, directories: Iterable[str]) -> None:
+    """Stamp the directories that have changed, and make the changes durable."""
+    for directory in directories:
+        if os.path.isdir(directory):
+            atomic.stamp(directory, time.time_ns())
+    batch.sync()
 
 
 class _Change(NamedTuple):

@@ -57,7 +57,7 @@ def publish(
 
         edits.append(Edit(CONTENT, digest, arrive))
         if writer.lease is not None:
-            edits.append(Edit(LEASE, writer.lease, _landing(writer.lease, writer.ref, digest), alone=True))
+            edits.append(Edit(LEASE, writer.lease, landing(writer.lease, writer.ref, digest), alone=True))
     if hold is not None:
         edits.append(Edit(LEASE, check_name(hold.id, "lease id"), _renewing(hold)))
     first_put = len(edits)
@@ -106,7 +106,7 @@ def letting_go(id: str, kind: str, resources: Sequence[str]) -> Callable[[Lease 
     return change
 
 
-def _landing(id: str, ref: str, digest: Digest) -> Callable[[Lease | None], Lease]:
+def landing(id: str, ref: str, digest: Digest) -> Callable[[Lease | None], Lease]:
     """The ingest under the lease becomes content under it."""
 
     def change(old: Lease | None) -> Lease:

@@ -7,12 +7,14 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from imgtool.disk import atomic, codec, read
-from imgtool.disk.layout import Layout
+from imgtool.disk.layout import Layout, parent
 from imgtool.disk.locks import HINT_NO_LOCKS
 from imgtool.disk.records import Fields
 from imgtool.errors import DataLoss, FailedPrecondition, PermissionDenied, from_oserror
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from imgtool.disk.workspace import Workspace
 
 FORMAT = 1
@@ -38,6 +40,7 @@ class Settings(NamedTuple):
     """What imgtool.toml says; the defaults where it says nothing."""
 
     exists: bool = False
+    read: int = FORMAT
     write: int = FORMAT
     locking: bool = True
 
@@ -74,7 +77,7 @@ def load(layout: Layout) -> Settings:
     locking = fields.text("locking", "flock")
     if locking not in ("flock", "none"):
         raise fields.bad("locking", f"is '{locking}', expected flock or none")
-    return Settings(exists=True, write=writes, locking=locking == "flock")
+    return Settings(exists=True, read=reads, write=writes, locking=locking == "flock")
 
 
 def create(layout: Layout, workspace: Workspace) -> None:
@@ -98,11 +101,24 @@ def create(layout: Layout, workspace: Workspace) -> None:
     if os.path.exists(path[:-1] + "A"):
         raise FailedPrecondition(f"the file system of '{layout.root}' does not tell upper from lower case")
     atomic.sync_files([path])
+    # Durable before imgtool.toml shows: whoever finds that takes the way to it for granted.
+    for directory in _above(layout.root):
+        batch.touched(directory)
+    batch.sync()
     try:
         batch.link(path, layout.settings)
     except FileExistsError:
-        return
+        batch.touched(layout.root)
     batch.sync()
+
+
+def _above(directory: str) -> Iterator[str]:
+    """The directories that lead to `directory`, as far up as we may have made them."""
+    device = os.stat(directory).st_dev
+    while directory != "/" and os.access(directory := parent(directory), os.W_OK | os.R_OK):
+        if os.stat(directory).st_dev != device:
+            break
+        yield directory
 
 
 def check_file_system(root: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.disk import atomic, ingests, log, read, workspace
+from imgtool.disk import atomic, ingests, log, read
 from imgtool.disk.engine import Engine, new_id
 from imgtool.disk.layout import inside, parent
 from imgtool.errors import InvalidArgument, ResourceExhausted
@@ -35,10 +36,8 @@ def litter(engine: Engine, held: frozenset[tuple[str, str]]) -> Sequence[Litter]
     for path, ns, ref in ingests.abandoned(engine, held):
         found.append(Litter("ingest", ns, ref or os.path.basename(path), _size(path)))
     layout = engine.layout
-    for name in read.entries(layout.tmp):
-        path = inside(layout.tmp, name)
-        if not workspace.is_held(path):
-            found.append(Litter("temporary", "", name, _size(path)))
+    for name in engine.workspace.abandoned():
+        found.append(Litter("temporary", "", name, _size(inside(layout.tmp, name))))
     return found
 
 
@@ -46,8 +45,13 @@ def litter(engine: Engine, held: frozenset[tuple[str, str]]) -> Sequence[Litter]
 def removing(engine: Engine) -> Iterator[Callable[[Garbage], None]]:
     """See `stores.Store.removing`."""
     engine.ready()
-    with engine.locks.removing():
-        yield lambda garbage: _remove(engine, garbage)
+    with engine.locks.removing() as held:
+
+        def remove(garbage: Garbage) -> None:
+            with held.writing():
+                _remove(engine, garbage)
+
+        yield remove
 
 
 def _remove(engine: Engine, garbage: Garbage) -> None:
@@ -77,8 +81,8 @@ def _remove(engine: Engine, garbage: Garbage) -> None:
     for item in garbage.litter:
         if item.kind == "ingest":
             ingests.collect(engine, item.namespace, item.name)
-        elif not workspace.is_held(path := inside(layout.tmp, item.name)):
-            atomic.remove_tree(path)
+        else:
+            engine.workspace.collect(item.name)
 
 
 def _nearest(directory: str) -> str:
@@ -106,11 +110,11 @@ def _log(engine: Engine, ns: str, garbage: Garbage) -> None:
 
 
 def _size(path: str) -> int:
-    """Bytes in a file, or in the files of a directory."""
-    if not os.path.isdir(path):
-        return os.lstat(path).st_size if os.path.lexists(path) else 0
-    return sum(
-        entry.stat(follow_symlinks=False).st_size
-        for entry in os.scandir(path)
-        if entry.is_file(follow_symlinks=False)
-    )
+    """Bytes in a file, or in the files of a directory; of what vanishes meanwhile, none."""
+    try:
+        status = os.lstat(path)
+        if not stat.S_ISDIR(status.st_mode):
+            return status.st_size
+        return sum(_size(inside(path, name)) for name in os.listdir(path))
+    except OSError:
+        return 0

@@ -6,16 +6,27 @@ gone (it can lock the directory) from the work of one that lives (it cannot).
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from imgtool.disk import atomic
+from imgtool.disk import atomic, read
 from imgtool.disk.layout import inside
 from imgtool.disk.locks import still_there, try_lock
-from imgtool.errors import ImgtoolError
+from imgtool.errors import ImgtoolError, from_oserror
+
+# What cannot be opened for these reasons is no workspace of a living process.
+_NOT_HELD = {errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EACCES}
 
 
 class Workspace:
-    """Made when first used, removed by `close`."""
+    """Made when first used, removed by `close`.
+
+    Args:
+        tmp: the directory in which it is made.
+        locking: False where no two processes use the store at once.
+    """
 
     def __init__(self, tmp: str, *, locking: bool = True) -> None:
         self._tmp = tmp
@@ -41,29 +52,53 @@ class Workspace:
             finally:
                 os.close(self._fd)
 
+    def abandoned(self) -> list[str]:
+        """What lies in `tmp/` and no living process has."""
+        found = []
+        for name in read.entries(self._tmp):
+            with self._alone(inside(self._tmp, name)) as alone:
+                if alone:
+                    found.append(name)
+        return found
+
+    def collect(self, name: str) -> None:
+        """Remove what `abandoned` found, unless a process has it now."""
+        path = inside(self._tmp, name)
+        with self._alone(path) as alone:
+            if alone:
+                atomic.remove_tree(path)
+
     def _make(self) -> None:
-        while True:
+        while not self._path:
             path = inside(self._tmp, os.urandom(8).hex())
             try:
                 atomic.mkdir(path)
             except FileNotFoundError:
                 atomic.Batch().mkdirs(self._tmp)
                 continue
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            # A gc may have found the directory before it was locked.
-            if not self._locking or (try_lock(fd) and still_there(fd, path)):
+            fd = _open(path)
+            # A gc may have come between the making and the lock.
+            if fd >= 0 and (not self._locking or (try_lock(fd) and still_there(fd, path))):
                 self._path, self._fd = path, fd
-                return
-            os.close(fd)
+            elif fd >= 0:
+                os.close(fd)
+
+    @contextmanager
+    def _alone(self, path: str) -> Iterator[bool]:
+        """Keep other processes away from `path`; tells whether none has it."""
+        fd = _open(path)
+        try:
+            yield path != self._path and (fd < 0 or not self._locking or try_lock(fd))
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
 
-def is_held(path: str) -> bool:
-    """Whether a living process has `path` locked."""
+def _open(path: str) -> int:
+    """Open what may be a workspace; -1 where it is none."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return not try_lock(fd)
-    finally:
-        os.close(fd)
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _NOT_HELD:
+            return -1
+        raise from_oserror(error, "cannot open") from error

@@ -1,0 +1,133 @@
+"""Doubles of `imgtool.disk.atomic._do`, through which every change of the file system goes.
+
+A double performs the calls, counts them, and at one of them does what a disk, a power supply or the
+kernel's reaper may do. Nothing is synced for real: whether it was asked for is what is looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from imgtool.disk import atomic
+
+Call = Callable[..., Any]
+
+
+class Killed(BaseException):
+    """The process ends here. No `except Exception` may go on; `finally` may close descriptors."""
+
+
+class Double:
+    """Performs every call, and keeps count of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.calls: list[str] = []
+
+    def __call__(self, call: Call, *args: Any, **kwargs: Any) -> Any:
+        self.count += 1
+        self.calls.append(call.__name__)
+        return self.perform(call, args, kwargs)
+
+    def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return None if syncs(call) else call(*args, **kwargs)
+
+
+class Failing(Double):
+    """Fails at call `at` (counted from 1), and where `for_good`, at every call of that name after it.
+
+    Args:
+        number: the errno.
+    """
+
+    def __init__(self, at: int, number: int, *, for_good: bool = False) -> None:
+        super().__init__()
+        self.at, self.number, self.for_good = at, number, for_good
+        self.failed = ""
+        self.sync_failed: set[tuple[int, int]] = set()
+        self.sync_repeated: list[str] = []
+
+    def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if call is os.fsync:
+            self._watch(args[0])
+        again = self.for_good and self.failed == call.__name__
+        if self.count != self.at and not again:
+            return super().perform(call, args, kwargs)
+        self.failed = call.__name__
+        if call is os.fsync:
+            self.sync_failed.add(identity(args[0]))
+        raise OSError(self.number, os.strerror(self.number), *(a for a in args[:1] if isinstance(a, str)))
+
+    def _watch(self, fd: int) -> None:
+        """Note a file that is synced once more after that failed: Linux then says that all is well."""
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        if identity(fd) in self.sync_failed and os.path.isfile(path) and os.path.basename(path) != "log":
+            self.sync_repeated.append(path)
+
+
+class Killing(Double):
+    """Ends the process at call `at`, before it happens or after. No call is made from then on."""
+
+    def __init__(self, at: int, *, after: bool = False) -> None:
+        super().__init__()
+        self.at, self.after = at, after
+
+    def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.count > self.at or (self.count == self.at and not self.after):
+            raise Killed
+        result = super().perform(call, args, kwargs)
+        if self.count == self.at:
+            raise Killed
+        return result
+
+
+class Interrupted(Double):
+    """Lets something else happen before call `at`."""
+
+    def __init__(self, at: int, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
+        self.at, self.meanwhile = at, meanwhile
+
+    def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.count == self.at:
+            self.meanwhile()
+        return super().perform(call, args, kwargs)
+
+
+@contextmanager
+def in_place(double: Call) -> Iterator[None]:
+    """Put `double` in the place of `atomic._do`."""
+    real = atomic._do
+    atomic._do = double
+    try:
+        yield
+    finally:
+        atomic._do = real
+
+
+@contextmanager
+def process() -> Iterator[None]:
+    """What happens in the block happens in a process that then ends: a kill stays inside, and what it
+    left open is closed, which gives up its locks.
+    """
+    before = set(os.listdir("/proc/self/fd"))
+    try:
+        yield
+    except Killed:
+        pass
+    finally:
+        for fd in sorted(set(os.listdir("/proc/self/fd")) - before):
+            with suppress(OSError):  # the one that listed them
+                os.close(int(fd))
+
+
+def syncs(call: Call) -> bool:
+    return call is os.fsync or call.__name__ in ("syncfs", "sync")
+
+
+def identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino

@@ -1,0 +1,39 @@
+"""The process is killed at every call of every change: the old state or the new, and no lock left (F1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import Trial
+from .double import Double, Killing, in_place, process
+from .scenarios import SCENARIOS, Scenario, check_between, check_usable, opened, state
+
+each = pytest.mark.parametrize("scenario", SCENARIOS, ids=[s.name.replace(" ", "-") for s in SCENARIOS])
+
+
+@each
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_kill_leaves_the_old_state_or_the_new(
+    scenario: Scenario, after: bool, trial_of: Callable[[Scenario], Trial]
+) -> None:
+    """The next command works at once, and gc takes the litter."""
+    trial = trial_of(scenario)
+    at, done = 0, False
+    while not done:
+        at += 1
+        trial.disk()
+        double = Killing(at, after=after)
+        done = True
+        with process(), in_place(double):
+            done = False
+            with opened(trial.root) as store:
+                scenario.change(store)
+            done = True
+        where = f"killed {'after' if after else 'before'} call {at} of {double.calls}"
+        with in_place(Double()):
+            with opened(trial.root) as store:
+                check_between(state(store), trial.states, where)
+            check_usable(trial.root, scenario, trial.new, where)
+    assert at > 5
