@@ -120,7 +120,8 @@ def run_ingest(
         digest = ingest_content(
             c.store(), c.namespace, parse(source, FILE), wanted, progress=progress.add, dry_run=dry_run
         )
-    c.out.rows("content", [{"digest": digest}], DIGEST_ONLY, key="digest", header=False)
+    row = {"namespace": c.namespace, "digest": digest}
+    c.out.rows("content", [row], DIGEST_ONLY, key="digest", header=False)
 
 
 def run_label(
@@ -170,7 +171,7 @@ def run_rm(
             content.info(digest)
         else:
             content.delete(digest)
-        return {"digest": digest}
+        return {"namespace": c.namespace, "digest": digest}
 
     removed = c.failures.for_each(
         names_from(digests, zero), remove, ignore=NotFound if ignore_missing else None
@@ -211,7 +212,7 @@ def run_abort(
             content.status(ref)
         else:
             content.abort(ref)
-        return {"ref": ref}
+        return {"namespace": c.namespace, "ref": ref}
 
     dropped = c.failures.for_each(names_from(refs, zero), abort, ignore=NotFound if ignore_missing else None)
     c.out.rows("ingests", dropped, REF_ONLY, key="ref", zero=zero, header=False)
