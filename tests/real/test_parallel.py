@@ -159,9 +159,10 @@ def test_eight_users_at_once_lose_nothing(store: Imgtool, hello: Path, tmp_path:
     files = [tmp_path / f"shared-{n}" for n in range(3)]
     for n, path in enumerate(files):
         path.write_text(f"{n}\n" * 20_000)
-    digests = [store("content", "ingest", f"swap-{n}", input=b"x" * (n + 1)).strip() for n in range(5)]
-    for n, digest in enumerate(digests):
-        store("tag", digest, f"kept-{n}")
+    for n in range(5):
+        store("ingest", "-", "--as", "file", "--name", f"kept-{n}", input=b"x" * (n + 1))
+    fixed = store.targets()
+    digests = list(fixed.values())
     store("tag", digests[0], "shared")
 
     workers = [Worker(store, n, files) for n in range(4)]
@@ -179,7 +180,6 @@ def test_eight_users_at_once_lose_nothing(store: Imgtool, hello: Path, tmp_path:
     assert collected
     assert all(worker.steps for worker in workers)
 
-    fixed = {f"kept-{n}": digest for n, digest in enumerate(digests)}
     now = store.targets()
     check_chain(digests[0], now["shared"], [move for swapper in swappers for move in swapper.won])
     expected = fixed | {"shared": now["shared"]}

@@ -168,8 +168,10 @@ def test_content_records_of_an_index_show_other_programs_the_graph(store: Imgtoo
     """containerd's collector reads labels only: without them it would take the children."""
     store("ingest", f"oci:{multi.path}:nested", "--name", "nested")
     for digest in multi.reachable(multi.refs()["nested"]["digest"]):
-        labels = json.loads(store("content", "info", digest, "--format", "json"))["labels"]
-        edges = {value for key, value in labels.items() if key.startswith("containerd.io/gc.ref.content")}
+        [info] = json.loads(store("content", "info", digest, "--format", "json"))["content"]
+        edges = {
+            value for key, value in info["labels"].items() if key.startswith("containerd.io/gc.ref.content")
+        }
         assert edges == direct_children(multi, digest)
 
 
