@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from functools import lru_cache
 
 from imgtool.errors import InvalidArgument
 
@@ -20,7 +21,7 @@ DAY = 24 * HOUR
 _MIN_SECONDS = -62135596800
 _MAX_SECONDS = 253402300799
 
-_RFC_3339 = r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,64}))?(?:[Zz]|([+-])(\d\d):(\d\d))"
+_RFC_3339 = r"(?a)(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,64}))?(?:[Zz]|([+-])(\d\d):(\d\d))"
 
 
 def wall() -> int:
@@ -42,6 +43,7 @@ def now() -> int:
     return int(epoch) * SECOND
 
 
+@lru_cache
 def format_time(ns: int) -> str:
     """RFC 3339 in UTC, always with nine decimals: the one form that records use."""
     seconds, rest = divmod(ns, SECOND)
@@ -50,13 +52,14 @@ def format_time(ns: int) -> str:
     return f"{day}T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}.{rest:09d}Z"
 
 
+@lru_cache
 def parse_time(text: str) -> int:
     """Nanoseconds since the epoch of an RFC 3339 time; decimals past the ninth are dropped.
 
     Raises:
         InvalidArgument: `text` is not RFC 3339 (section 5.6), or no such day or hour exists.
     """
-    m = re.fullmatch(_RFC_3339, text, re.ASCII)
+    m = re.fullmatch(_RFC_3339, text)
     if m:
         year, month, day, hour, minute, second = map(int, m.groups()[:6])
         offset_h, offset_m = int(m[9] or 0), int(m[10] or 0)

@@ -20,7 +20,7 @@ from imgtool.errors import InvalidArgument
 from imgtool.names import check_labels, check_name
 
 SIZE_MAX = 2**63 - 1
-EMPTY: Mapping[str, Any] = MappingProxyType({})
+EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
 T = TypeVar("T", bound=NamedTuple)
 

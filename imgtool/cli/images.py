@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property, partial
 from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -96,46 +96,51 @@ def listed(c: Context, filters: Sequence[str], *, all_namespaces: bool = False) 
     else:
         namespaces = [c.namespace]
     for namespace in namespaces:
-        content = store.content(namespace)
-        whole = _wholeness(content)
+        extent = _Extent(c, namespace)
         for image in store.images(namespace).list(*filters, on_error=report):
-            look = cache(_lookup(c, image, content, whole))
+            look = cache(partial(extent.of, image))
             yield row(namespace, image) | {
                 "size": lambda look=look: look()[0],
                 "platforms": lambda look=look: look()[1],
             }
 
 
-def _lookup(
-    c: Context, image: Image, content: ContentStore, whole: Callable[[Digest], bool]
-) -> Callable[[], tuple[int | None, list[str]]]:
-    def look() -> tuple[int | None, list[str]]:
+class _Extent:
+    """What images of one namespace take up and run on. Content is opened at the first question."""
+
+    def __init__(self, c: Context, namespace: str) -> None:
+        self._context = c
+        self._namespace = namespace
+        self._whole = dict[Digest, bool]()
+
+    def of(self, image: Image) -> tuple[int | None, list[str]]:
+        """Size and platforms. What cannot be read is reported, and is None and nothing."""
         from imgtool.oci import graph
 
+        failures = self._context.failures
         try:
-            size = graph.collect(content, [image.target], whole).size()
-            return size, graph.image_platforms(content, image.target)
+            reached = graph.collect(self._content, [image.target], self._is_whole)
+            return reached.size(), graph.image_platforms(self._content, image.target, reached.manifests())
         except InvalidArgument as error:
-            c.failures.warn(f"image '{image.name}': {error.message}")
+            failures.warn(f"image '{image.name}': {error.message}")
         except ImgtoolError as error:
-            c.failures.add(type(error)(f"image '{image.name}': {error.message}", hint=error.hint))
+            failures.add(type(error)(f"image '{image.name}': {error.message}", hint=error.hint))
         return None, []
 
-    return look
+    @cached_property
+    def _content(self) -> ContentStore:
+        return self._context.store().content(self._namespace)
 
-
-def _wholeness(content: ContentStore) -> Callable[[Digest], bool]:
-    """A function that tells whether this namespace has a digest, and its object is there."""
-
-    @cache
-    def whole(digest: Digest) -> bool:
-        try:
-            content.reader(digest).close()
-        except (NotFound, DataLoss):
-            return False
-        return True
-
-    return whole
+    def _is_whole(self, digest: Digest) -> bool:
+        """Whether the namespace has a digest, and its object is there."""
+        if digest not in self._whole:
+            try:
+                self._content.reader(digest).close()
+            except (NotFound, DataLoss):
+                self._whole[digest] = False
+            else:
+                self._whole[digest] = True
+        return self._whole[digest]
 
 
 def arranged(

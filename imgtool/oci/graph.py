@@ -6,12 +6,12 @@ Documents come from outside, so the walk is bounded in depth and number and visi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from imgtool.digest import Digest
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, NotFound
-from imgtool.model import Descriptor, Platform
+from imgtool.model import EMPTY, Descriptor, Platform
 from imgtool.oci import blob, descriptor, media, platforms
 from imgtool.oci.manifest import Manifest, parse
 from imgtool.oci.strictjson import load_object
@@ -21,6 +21,7 @@ DEPTH_MAX = 32
 COUNT_MAX = 100_000
 
 Present = Callable[[Digest], bool]
+Opened = Mapping[tuple[Digest, str], Manifest]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class Graph:
         """
         missing = set(self.missing())
         return [d for d in _digests(n for n in self.nodes if not n.present) if d not in missing]
+
+    def manifests(self) -> Opened:
+        """The documents that have children, as far as they are present."""
+        return {(n.descriptor.digest, n.descriptor.media_type): n.manifest for n in self.nodes if n.manifest}
 
     def size(self) -> int:
         """The bytes of what is present, each content once."""
@@ -150,12 +155,17 @@ def open_manifest(
     return parse(_read(provider, target, wrong), target.media_type, f"{kind} {target.digest}")
 
 
-def image_platforms(provider: Provider, target: Descriptor) -> list[str]:
+def image_platforms(provider: Provider, target: Descriptor, opened: Opened = EMPTY) -> list[str]:
     """What `target` runs on, for a person: normalised, sorted, each once, `linux/arm/v7`.
 
     A descriptor's own platform counts before what lies below it, an image's configuration where
     nothing else says it; attestations run on `unknown` and are left out. What is absent, or is no
     document of the kind that it should be, adds nothing.
+
+    Args:
+        provider: has the documents.
+        target: where to begin.
+        opened: documents that need not be read again.
 
     Raises:
         DataLoss: a document in the store does not have its bytes.
@@ -171,7 +181,7 @@ def image_platforms(provider: Provider, target: Descriptor) -> list[str]:
         if platform is None:
             seen.add(d.digest)
             try:
-                manifest = open_manifest(provider, d)
+                manifest = opened.get((d.digest, d.media_type)) or open_manifest(provider, d)
                 if manifest:
                     if depth < DEPTH_MAX and len(seen) < COUNT_MAX:
                         todo += [(c, depth + 1) for c in manifest.children()]
