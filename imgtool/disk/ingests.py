@@ -158,7 +158,7 @@ def abort(engine: Engine, ns: str, ref: str) -> None:
 def abandoned(engine: Engine, held: frozenset[tuple[str, str]]) -> list[tuple[str, str, str]]:
     """Path, namespace and ref of the ingests that nobody writes and nothing keeps: past their expiry,
     held by no lease, or never begun (namespace and ref are empty then). What is there but cannot be
-    read is kept for fsck.
+    read, or lies where another one belongs, is kept for fsck.
 
     Args:
         held: namespace and ref of those that a lease holds.
@@ -175,6 +175,7 @@ def abandoned(engine: Engine, held: frozenset[tuple[str, str]]) -> list[tuple[st
         else:
             ns, ref = one[0], one[1].ref
             gone = (ns, ref) not in held and (one[1].expires is None or _is_past(one[1].expires))
+            gone = gone and ingest_key(ns, ref) == key
         if gone and not _is_written(path):
             found.append((path, ns, ref))
     return found

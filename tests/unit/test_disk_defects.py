@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,12 @@ def name(store: DiskStore, text: str, digest: Digest, **more: Any) -> Image:
 def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
     path.chmod(0o600)
     path.write_bytes(change(path.read_bytes()))
+
+
+def expired(data: bytes) -> bytes:
+    """A `ref.toml` whose time is up, sealed anew."""
+    body = re.sub(rb'expires = "....', b'expires = "2000', data[: data.index(b"# sha256:")])
+    return body + codec.seal(body)
 
 
 def unreadable(store: DiskStore) -> list[str]:
@@ -261,6 +269,16 @@ def test_an_ingest_begins_though_its_directory_vanishes_under_it(
         writer.commit()
     assert vanished
     assert not list(ingests.statuses(store.engine))
+
+
+def test_a_copy_of_an_ingest_does_not_take_the_ingest_with_it(store: DiskStore, root: Path) -> None:
+    """The copy names the same ref, and gc removes by ref: it would drop the bytes that somebody resumes."""
+    store.content(NS).writer("ref").close()
+    ingest = Path(store.engine.layout.ingest(NS, "ref"))
+    copy = ingest.with_name("0" * 64)
+    shutil.copytree(ingest, copy)
+    edit(copy / "ref.toml", expired)
+    assert store.litter(frozenset()) == []
 
 
 def test_a_reader_finds_content_that_was_collected_and_came_back(
