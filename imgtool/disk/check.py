@@ -96,7 +96,7 @@ class Files:
             FailedPrecondition, PermissionDenied: the store must not be read, see `disk.open_store`.
         """
         layout = self._layout
-        wrong = settled(self._settings)
+        wrong = settled(self._settings, layout.settings)
         yield from wrong
         if not wrong and not os.path.lexists(layout.settings):
             return  # there is no store
@@ -128,7 +128,12 @@ class Files:
             settings.load(self._layout)
         except DataLoss as error:
             return [self._problem(ERROR, "settings", path, error)]
-        return [self._problem(REMARK, "settings", path, "has no seal")] * (not self._is_sealed(path))
+        if not os.path.lexists(path):
+            return []
+        problems = self._mode(path, os.lstat(path), _PUBLISHED)
+        if not self._is_sealed(path):
+            problems.append(self._problem(REMARK, "settings", path, "has no seal"))
+        return problems
 
     # --- objects
 
@@ -227,23 +232,24 @@ class Files:
                 yield from self._stray(path)
 
     def _settled_record(self, kind: Kind[Any], ns: str, path: str, name: str | None) -> Sequence[Problem]:
-        return settled(partial(self._record, kind, ns, path, name or self._below(path)), path)
+        return settled(partial(self._record, kind, ns, path, name), path)
 
-    def _record(self, kind: Kind[Any], ns: str, path: str, name: str) -> list[Problem]:
-        """What is wrong with one record, called `name` by its file name or else by its path."""
+    def _record(self, kind: Kind[Any], ns: str, path: str, name: str | None) -> list[Problem]:
+        """What is wrong with one record. `name`: by its file name, None where that is no name's."""
         try:
-            fd, status = read.open_regular(path)
-            os.close(fd)
             data = read.read_regular(path, codec.RECORD_MAX)
             found = kind.load(codec.load(data, path), path)
-            if kind.path(self._layout, ns, kind.key(found)) != path:
-                raise DataLoss(f"is of {kind.name} '{kind.key(found)}', whose file has another name")
+            key = kind.key(found)
+            if (name or key) != key or kind.path(self._layout, ns, key) != path:
+                raise DataLoss(f"is of {kind.name} '{key}', whose file has another name")
+            problems = self._mode(path, os.lstat(path), _PUBLISHED)
         except FileNotFoundError:
             return []
         except ImgtoolError as error:
+            if name is None:
+                return [self._problem(ERROR, kind.name, path, error)]
             return [Problem(ERROR, kind.name, ns, name, self._text(error))]
         name = kind.key(found)
-        problems = self._mode(path, status, _PUBLISHED)
         if not codec.is_sealed(data):
             problems.append(Problem(REMARK, kind.name, ns, name, "has no seal"))
         if isinstance(found, ContentInfo):
@@ -272,12 +278,12 @@ class Files:
         except FileNotFoundError:
             return []
         except ImgtoolError as error:
-            return [self._problem(ERROR, "log", path, error, ns)]
+            return [self._problem(ERROR, "log", path, error)]
         with open(fd, "rb") as file:
             wrong, told = check_log.judge(file)
         problems = self._mode(path, status, _PRIVATE)
-        problems += [self._problem(ERROR, "log", path, what, ns) for what in wrong.errors]
-        problems += [self._problem(REMARK, "log", path, what, ns) for what in wrong.remarks]
+        problems += [self._problem(ERROR, "log", path, what) for what in wrong.errors]
+        problems += [self._problem(REMARK, "log", path, what) for what in wrong.remarks]
         for kind, name in told:
             try:
                 record = _KINDS[kind].path(self._layout, ns, name)
@@ -379,10 +385,10 @@ class Files:
         except FileNotFoundError:
             return True
 
-    def _problem(self, level: str, kind: str, path: str, what: str | ImgtoolError, ns: str = "") -> Problem:
+    def _problem(self, level: str, kind: str, path: str, what: str | ImgtoolError) -> Problem:
         """A problem that is named by a path."""
         text = what if isinstance(what, str) else self._text(what)
-        return Problem(level, kind, ns, self._below(path), text)
+        return Problem(level, kind, "", self._below(path), text)
 
     def _below(self, path: str) -> str:
         return path[len(self._layout.root) + 1 :]

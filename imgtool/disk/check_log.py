@@ -58,12 +58,12 @@ class _Story:
         gone = _pairs(entry.get("void"))
         if isinstance(kind, str) and isinstance(name, str):
             self._last.add((kind, name))
-            if entry.get("new") is not None:
-                self._there.add((kind, name))
-            elif kind == "namespace":
-                self._there.clear()  # its leases went with it
-            else:
+            if entry.get("new") is None:
                 gone.append((kind, name))
+            elif kind != "namespace":
+                self._there.add((kind, name))
+            if kind == "namespace":
+                self._there.clear()  # it is empty when it begins, and when it ends: its leases go with it
         if isinstance(removed := entry.get("gc"), dict):
             gone += [("content", name) for name in _texts(removed.get("content"))]
             gone += [("lease", name) for name in _texts(removed.get("leases"))]

@@ -7,7 +7,7 @@ a namespace does not have, and of an image some platforms or layers may be absen
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from imgtool.digest import Digest
@@ -70,11 +70,15 @@ class _Graph:
         self._sound: set[tuple[Digest, str]] = set()
 
     def problems(self) -> Iterator[Problem]:
-        for name in self._images.names():
-            yield from settled(partial(self._image, name), self._layout.image(self._ns, name))
         for info in self._content.list(on_error=_told):
             path = self._layout.content_record(self._ns, info.digest)
-            yield from settled(partial(self._document, info.digest), path)
+            yield from self._tell(settled(partial(self._document, info.digest), path))
+        for name in self._images.names():
+            yield from self._tell(settled(partial(self._image, name), self._layout.image(self._ns, name)))
+
+    def _tell(self, problems: Sequence[Problem]) -> Sequence[Problem]:
+        self._lost.update(problem.name for problem in problems if problem.kind == "object")
+        return problems
 
     def _image(self, name: str) -> list[Problem]:
         try:
@@ -88,8 +92,7 @@ class _Graph:
         target = image.target
         if target.data is None and self._size(target.digest) is None:
             found.append(remark(f"target {target.digest} is not here"))
-        errors = self._wrong(target, "target")
-        return found + [Problem(ERROR, "image", self._ns, name, what) for what in errors]
+        return found + self._wrong(target, partial(Problem, ERROR, "image", self._ns, name), "target")
 
     def _document(self, digest: Digest) -> list[Problem]:
         """What is wrong with what one content, by its labels and by its bytes, refers to."""
@@ -99,7 +102,7 @@ class _Graph:
         except NotFound:
             return []
         except DataLoss as error:
-            return [] if digest in self._lost else [Problem(ERROR, "object", "", digest, error.message)]
+            return self._unreadable(digest, error)
         problem = partial(Problem, namespace=self._ns, name=digest)
         found = [
             problem(REMARK, "content", what=f"label refers to {child}, which is not here")
@@ -107,7 +110,7 @@ class _Graph:
         ]
         labelled = set(references(info.labels))
         for child in document.children() if document else ():
-            found += [problem(ERROR, "manifest", what=what) for what in self._wrong(child, "child")]
+            found += self._wrong(child, partial(Problem, ERROR, "manifest", self._ns, digest), "child")
             may_be_absent = (
                 (document and document.is_index)
                 or child.urls
@@ -129,24 +132,35 @@ class _Graph:
         media_type = manifest.detect(raw)
         return None if media_type is None else manifest.parse(raw, media_type, "document")
 
-    def _wrong(self, target: Descriptor, what: str) -> list[str]:
-        """What is wrong with content that is here, read as what a descriptor says that it is."""
+    def _wrong(self, target: Descriptor, problem: Callable[[str], Problem], what: str) -> list[Problem]:
+        """What is wrong with content that is here, read as what a descriptor says that it is.
+
+        Args:
+            problem: makes one of who has the descriptor.
+            what: what the content is to that one.
+        """
         size = self._size(target.digest)
         if target.data is None:
             if size is None or size == _UNREADABLE or target.digest in self._lost:
                 return []
             if size != target.size:
-                return [f"{what} {target.digest} has {size} bytes, expected {target.size}"]
+                return [problem(f"{what} {target.digest} has {size} bytes, expected {target.size}")]
         if (target.digest, target.media_type) in self._sound:
             return []
         try:
             graph.open_manifest(self._content, target)
         except NotFound:
             return []
-        except (InvalidArgument, DataLoss) as error:
-            return [f"{what} {target.digest} cannot be read: {error.message}"]
+        except InvalidArgument as error:
+            return [problem(f"{what}: {error.message}")]
+        except DataLoss as error:
+            return self._unreadable(target.digest, error)
         self._sound.add((target.digest, target.media_type))
         return []
+
+    def _unreadable(self, digest: Digest, error: DataLoss) -> list[Problem]:
+        """What there is to tell of an object that does not have its bytes, or of its record."""
+        return [] if digest in self._lost else [Problem(ERROR, "object", "", digest, error.message)]
 
     def _dead(self, labels: Mapping[str, str]) -> list[Digest]:
         """What labels refer to and this namespace does not have."""
