@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from imgtool import clock
@@ -359,7 +360,7 @@ class Engine:
                 new_id(),
                 clock.now(),
                 lines,
-                lambda kind, name: self._current(ns, kind, name),
+                partial(self.current, ns),
             )
         except ResourceExhausted as error:
             if any(change.new is not None for change in changes):
@@ -367,7 +368,7 @@ class Engine:
             # Removing is the way out of a full disk.
             self.warn(f"removed without a line in the log: {error.message}")
 
-    def _current(self, ns: str, kind: str, name: str) -> codec.Record | None:
+    def current(self, ns: str, kind: str, name: str) -> codec.Record | None:
         """The record as the log would show it; one that cannot be read is like no line of the log."""
         if kind not in _KINDS:
             return None

@@ -48,18 +48,18 @@ def append(
     _append(path, lines, current, now)
 
 
-def append_gc(path: str, op: str, now: int, removed: dict[str, list[str]]) -> None:
-    """Write the one line of a gc: what it is about to remove, by kind. Other changes are shut out."""
-    _append(path, [_line({"op": op, "time": format_time(now), "gc": removed})], None, now)
-
-
-def _append(
-    path: str, lines: list[bytes], current: Callable[[str, str], Record | None] | None, now: int
+def append_gc(
+    path: str, op: str, now: int, removed: dict[str, list[str]], current: Callable[[str, str], Record | None]
 ) -> None:
+    """Write the one line of a gc: what it is about to remove, by kind. Other changes are shut out."""
+    _append(path, [_line({"op": op, "time": format_time(now), "gc": removed})], current, now)
+
+
+def _append(path: str, lines: list[bytes], current: Callable[[str, str], Record | None], now: int) -> None:
     fd = atomic.open_or_create(path)
     try:
         end = _cut_torn_tail(fd)
-        if current is not None and (void := _void(_last_operation(fd, end), current, now)):
+        if void := _void(_last_operation(fd, end), current, now):
             lines = [void, *lines]
         os.lseek(fd, end, os.SEEK_SET)
         try:

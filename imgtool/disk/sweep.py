@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from imgtool import clock
 from imgtool.digest import Digest
@@ -104,7 +105,8 @@ def _log(engine: Engine, ns: str, garbage: Garbage) -> None:
         "leases": list(garbage.leases.get(ns, ())),
     }
     try:
-        log.append_gc(engine.layout.log(ns), new_id(), clock.now(), removed)
+        path = engine.layout.log(ns)
+        log.append_gc(path, new_id(), clock.now(), removed, partial(engine.current, ns))
     except ResourceExhausted as error:
         engine.warn(f"gc goes on without a line in the log: {error.message}")
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from imgtool.disk import DiskStore, atomic, codec, ingests, log, open_store, rea
 from imgtool.errors import DataLoss, FailedPrecondition, ImgtoolError, InvalidArgument
 from imgtool.model import Descriptor, Image, Namespace
 from imgtool.names import file_name
+from imgtool.ops import gc
 
 NS = "default"
 
@@ -113,6 +115,21 @@ def test_a_line_of_the_log_is_json_with_its_seal_as_the_last_member(tmp_path: Pa
     assert rest == b'"%s"}\n' % Digest.of(body).encoded.encode()
     assert list(json.loads(line)) == ["op", "time", "kind", "name", "old", "new", "seal"]
     assert "seal" not in (log.entries(str(path))[0] or {})
+
+
+def test_a_change_that_did_not_happen_is_told_of_by_a_gc_too(store: DiskStore, root: Path) -> None:
+    """A writer was killed between its line and its record. Once a gc has written a line behind it,
+    nobody judges it any more, and undo would take it for made.
+    """
+    add(store, b"garbage")
+    path = root / "namespaces" / NS / "log"
+    log.append(
+        str(path), "0" * 16, 0, [("image", "x", None, {"schema": 1})], partial(store.engine.current, NS)
+    )
+    gc.collect(store)
+    assert [entry["void"] for entry in log.entries(str(path)) if entry and "void" in entry] == [
+        [["image", "x"]]
+    ]
 
 
 # --- records that are not where they belong ---------------------------------------------------------
