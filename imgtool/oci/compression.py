@@ -243,7 +243,6 @@ class _Gzip:
         import zlib
 
         self._zlib = zlib.decompressobj(wbits=31)
-        self._full = False
 
     @property
     def eof(self) -> bool:
@@ -251,16 +250,14 @@ class _Gzip:
 
     @property
     def needs_input(self) -> bool:
-        return not (self._full or self._zlib.unconsumed_tail)
+        return not self._zlib.unconsumed_tail
 
     @property
     def unused_data(self) -> bytes:
         return self._zlib.unused_data
 
     def decompress(self, data: Any, max_length: int = -1) -> bytes:
-        found = self._zlib.decompress(self._zlib.unconsumed_tail or data, max_length)
-        self._full = len(found) == max_length
-        return found
+        return self._zlib.decompress(self._zlib.unconsumed_tail or data, max_length)
 
 
 def _decoder(form: str) -> tuple[Callable[[], _Decoder], type[Exception]]:

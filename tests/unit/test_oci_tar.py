@@ -280,6 +280,11 @@ def test_the_same_may_be_stated_twice() -> None:
     assert read(long(name) + pax((b"path", name)) + member(b"n" * 100) + END)[0].name == name.decode()
 
 
+def test_64_extension_headers_are_read() -> None:
+    """One more is refused, see below."""
+    assert read(long(b"b") * tar.CHAIN_MAX + member(b"a") + END)[0].name == "b"
+
+
 def test_bytes_that_are_no_utf_8_stay_in_the_name() -> None:
     """They equal no name that a document can state, and two such names stay two."""
     for raw in (member(b"\xff"), pax((b"path", b"\xff")) + member()):
