@@ -13,8 +13,9 @@ import stat
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from imgtool.disk import read
 from imgtool.disk.layout import inside, parent
-from imgtool.errors import DataLoss, FailedPrecondition, ImgtoolError, from_oserror
+from imgtool.errors import DataLoss, ImgtoolError, from_oserror
 
 FILE_MODE = 0o444
 PRIVATE_MODE = 0o600
@@ -164,10 +165,10 @@ class Batch:
         """Make a directory and its parents, as far as they are missing.
 
         Raises:
-            FailedPrecondition: something else is in the way, a link to a directory too.
+            DataLoss: one of them is a link.
         """
         missing = []
-        while not _is_directory(path):
+        while not read.is_directory(path):
             missing.append(path)
             path = parent(path)
         for directory in reversed(missing):
@@ -245,19 +246,6 @@ def _entries(path: str) -> list[str]:
         return os.listdir(path)
     except OSError:
         return []
-
-
-def _is_directory(path: str) -> bool:
-    """Whether a directory is there; False where nothing is."""
-    try:
-        mode = os.lstat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise from_oserror(error, "cannot open") from error
-    if not stat.S_ISDIR(mode):
-        raise FailedPrecondition(f"'{path}' is not a directory")
-    return True
 
 
 def _sync(paths: list[str], flags: int) -> None:

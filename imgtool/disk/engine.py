@@ -214,9 +214,12 @@ class Engine:
 
         Raises:
             FailedPrecondition: its format is newer than this imgtool writes, or locks are not reliable there.
+            DataLoss: one of its directories is a link.
         """
         if self._writable:
             return
+        for directory in self.layout.directories:
+            read.is_directory(directory)
         if self.settings.locking:
             settings.check_file_system(self.layout.root)
         if not self.settings.exists:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,6 +24,8 @@ from imgtool.errors import DataLoss, NotFound, PermissionDenied, Unavailable, fr
 from imgtool.model import IngestStatus
 
 EXPIRES_AFTER = clock.DAY
+
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 # Another writer that is about to close holds the lock for an instant (containerd tries as often).
 _TRIES = 10
@@ -93,7 +96,7 @@ def open_named(
         Unavailable: another process is writing it.
     """
     path = engine.layout.ingest(ns, ref)
-    place = Named(path, _lock(path, ref, wait=True), ref)
+    place = Named(path, _lock(engine, path, ref, wait=True), ref)
     try:
         before = _load(path)
         if before is not None and before["lease"] is None and _is_past(before["expires"]):
@@ -106,10 +109,16 @@ def open_named(
         place.lease = lease if lease is not None else before["lease"] if before else None
         place.expected = expected
         place.expires = clock.wall() + EXPIRES_AFTER if place.lease is None else None
-        _save(engine, ns, place, path)
+        anew = before is None or (before["total"] and place.total and before["total"] != place.total)
         fd = _open_data(place.data)
-        if before is None or (before["total"] and place.total and before["total"] != place.total):
-            atomic.truncate(fd, 0)
+        try:
+            # First, lest a crash leaves the bytes of one stream under the description of another.
+            if anew:
+                atomic.truncate(fd, 0)
+            _save(engine, ns, place, path)
+        except BaseException:
+            os.close(fd)
+            raise
         return place, fd
     except BaseException:
         place.release()
@@ -150,9 +159,12 @@ def abort(engine: Engine, ns: str, ref: str) -> None:
         Unavailable: another process is writing it.
     """
     path = engine.layout.ingest(ns, ref)
-    if not os.path.isdir(path):
+    if not read.is_directory(path):
         raise _not_found(ref)
-    Named(path, _lock(path, ref, wait=False), ref).discard()
+    Named(path, _lock(engine, path, ref, wait=True), ref).discard()
+    batch = atomic.Batch()
+    batch.touched(engine.layout.ingests)
+    batch.sync()
 
 
 def abandoned(engine: Engine, held: frozenset[tuple[str, str]]) -> list[tuple[str, str, str]]:
@@ -171,18 +183,18 @@ def abandoned(engine: Engine, held: frozenset[tuple[str, str]]) -> list[tuple[st
         except DataLoss:
             continue
         if one is None:
-            ns, ref, gone = "", "", os.path.isdir(path)
+            ns, ref, gone = "", "", _KEY.fullmatch(key) is not None and read.is_directory(path)
         else:
             ns, ref = one[0], one[1].ref
             gone = (ns, ref) not in held and (one[1].expires is None or _is_past(one[1].expires))
             gone = gone and ingest_key(ns, ref) == key
-        if gone and not _is_written(path):
+        if gone and not _is_written(engine, path):
             found.append((path, ns, ref))
     return found
 
 
 def collect(engine: Engine, ns: str, name: str) -> None:
-    """Remove an abandoned ingest, unless somebody has begun to write it.
+    """Remove an abandoned ingest, unless somebody has begun to write it since.
 
     Args:
         ns: its namespace; empty for one that was never begun.
@@ -190,20 +202,25 @@ def collect(engine: Engine, ns: str, name: str) -> None:
     """
     path = engine.layout.ingest(ns, name) if ns else inside(engine.layout.ingests, name)
     try:
-        place = Named(path, _lock(path, name, wait=False), name)
+        place = Named(path, _lock(engine, path, name, wait=False), name)
     except Unavailable:
         return
-    place.discard()
+    now = _load(path)
+    if now is None or (ns and (now["expires"] is None or _is_past(now["expires"]))):
+        place.discard()
+    else:
+        place.release()
 
 
-def _lock(path: str, ref: str, *, wait: bool) -> int:
+def _lock(engine: Engine, path: str, ref: str, *, wait: bool) -> int:
+    read.is_directory(path)  # or nothing yet, but no link
     lock = inside(path, "lock")
     for attempt in range(_TRIES if wait else 1):
         if attempt:
             time.sleep(random.uniform(0, 2**attempt / 1000 * 0.5))
         fd = open_lock(lock)
         try:
-            if try_lock(fd) and still_there(fd, lock):
+            if not engine.settings.locking or (try_lock(fd) and still_there(fd, lock)):
                 return fd
         except BaseException:
             os.close(fd)
@@ -212,8 +229,10 @@ def _lock(path: str, ref: str, *, wait: bool) -> int:
     raise Unavailable(f"ingest '{ref}' is being written by another process")
 
 
-def _is_written(path: str) -> bool:
+def _is_written(engine: Engine, path: str) -> bool:
     """Whether a living process has the ingest locked."""
+    if not engine.settings.locking:
+        return False
     try:
         fd = os.open(inside(path, "lock"), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -226,11 +245,18 @@ def _is_written(path: str) -> bool:
 
 def _open_data(path: str) -> int:
     try:
-        return atomic.open_or_create(path)
+        fd = atomic.open_or_create(path)
     except PermissionDenied:
         # A commit that failed late has made it read-only.
         atomic.make_private(path)
-        return atomic.open_or_create(path)
+        fd = atomic.open_or_create(path)
+    if os.fstat(fd).st_nlink == 1:
+        return fd
+    # An object has the same bytes: a power cut kept both names of a rename. What is written here would
+    # change that.
+    os.close(fd)
+    atomic.remove_tree(path)
+    return atomic.open_or_create(path)
 
 
 def _is_past(expires: int | None) -> bool:
@@ -254,10 +280,9 @@ def _save(engine: Engine, ns: str, place: Named, path: str) -> None:
         record["lease"] = place.lease
     temporary = engine.workspace.new_path()
     atomic.write_new(temporary, codec.dump(record, f"ingest '{place.ref}'"))
+    # A power cut may lose it, but not tear it.
     atomic.sync_files([temporary])
-    batch = atomic.Batch()
-    batch.rename(temporary, inside(path, "ref.toml"))
-    batch.sync()
+    atomic.Batch().rename(temporary, inside(path, "ref.toml"))
 
 
 def _load(path: str) -> Mapping[str, Any] | None:

@@ -20,6 +20,7 @@ class Layout:
         self.tmp = f"{root}/tmp"
         self.locks = f"{root}/locks"
         self.cache = f"{root}/cache"
+        self.directories = (self.objects, self.namespaces, self.ingests, self.tmp, self.locks, self.cache)
 
     def object(self, digest: Digest) -> str:
         return f"{self.objects}/{_fan_out(digest)}"

@@ -22,6 +22,7 @@ from imgtool.clock import format_time
 from imgtool.digest import SHA256, Digest
 from imgtool.disk import atomic, read
 from imgtool.disk.codec import Record
+from imgtool.disk.layout import parent
 
 Change = tuple[str, str, Record | None, Record | None]  # kind, name, old, new
 _SEAL = b',"seal":"'
@@ -57,6 +58,7 @@ def append_gc(
 
 def _append(path: str, lines: list[bytes], current: Callable[[str, str], Record | None], now: int) -> None:
     fd = atomic.open_or_create(path)
+    is_new = os.fstat(fd).st_size == 0
     try:
         end = _cut_torn_tail(fd)
         if void := _void(_last_operation(fd, end), current, now):
@@ -70,6 +72,10 @@ def _append(path: str, lines: list[bytes], current: Callable[[str, str], Record 
             raise
     finally:
         os.close(fd)
+    if is_new:
+        batch = atomic.Batch()
+        batch.touched(parent(path))
+        batch.sync()
 
 
 def _forget(fd: int, end: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from imgtool import clock
-from imgtool.disk import atomic, read
-from imgtool.disk.engine import NAMESPACE, Edit, Engine
-from imgtool.disk.layout import SUFFIX, inside
-from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
+from imgtool.disk import read
+from imgtool.disk.engine import LEASE, NAMESPACE, Edit, Engine
+from imgtool.disk.layout import SUFFIX
+from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from imgtool.fieldpaths import merge_labels
 from imgtool.model import Namespace, replace, without_empty
 from imgtool.names import check_labels, check_namespace
@@ -50,7 +51,9 @@ class DiskNamespaces:
         stays, or where it is not ours.
         """
         try:
-            return self.get(name)
+            if read.is_directory(self._engine.layout.namespace(check_namespace(name))):
+                return self.get(name)
+            return None
         except InvalidArgument:
             return None
         except NotFound:
@@ -94,7 +97,7 @@ class DiskNamespaces:
         from imgtool.disk import ingests
 
         self.get(name)
-        layout = self._engine.layout
+        engine = self._engine
 
         def change(old: Namespace | None) -> None:
             if old is None:
@@ -104,13 +107,17 @@ class DiskNamespaces:
                     f"namespace '{name}' must be empty, but it still has {left}",
                     hint="delete its images, then run imgtool gc",
                 )
-            # Roots first: what they held is garbage without them, and nothing brings them back.
-            for entry in read.entries(layout.leases(name)):
-                atomic.remove_tree(inside(layout.leases(name), entry))
 
-        self._engine.change(name, Edit(NAMESPACE, name, change))
-        for _, status in list(ingests.statuses(self._engine, name)):
-            ingests.abort(self._engine, name, status.ref)
+        def edits() -> Iterator[Edit[Any]]:
+            yield Edit(NAMESPACE, name, change)
+            for lease, _ in engine.named(LEASE, engine.layout.leases(name), None):
+                yield Edit(LEASE, lease, lambda old: None)
+
+        engine.apply(name, edits())
+        for _, status in list(ingests.statuses(engine, name)):
+            # One that is being written ends as it will; its commit makes the namespace anew.
+            with suppress(NotFound, Unavailable):
+                ingests.abort(engine, name, status.ref)
 
     def _changed(self, name: str, change: Callable[[Namespace | None], Namespace]) -> Namespace:
         namespace = self._engine.change(check_namespace(name), Edit(NAMESPACE, name, change))

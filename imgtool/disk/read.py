@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -25,8 +26,10 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except OSError as error:
-        if os.path.islink(path):
+        if error.errno == errno.ELOOP:
             raise DataLoss(f"'{path}' is a symbolic link, expected a file") from None
+        if error.errno == errno.ENXIO:
+            raise DataLoss(f"'{path}' is not a regular file") from None
         raise from_oserror(error, "cannot open") from error
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
@@ -69,7 +72,12 @@ def read_fd(fd: int, count: int, step: int | None = None) -> bytes:
 def entries(directory: str) -> list[str]:
     """The names in a directory, in byte order; none where it is absent. Scans until two scans agree,
     five times at most, and takes their union.
+
+    Raises:
+        DataLoss: it is a link.
     """
+    if not is_directory(directory):
+        return []
     seen = _scan(directory)
     for _ in range(_SCANS_MAX - 1):
         again = _scan(directory)
@@ -88,6 +96,23 @@ def walk_fan_out(directory: str) -> Iterator[tuple[str, str]]:
             deep = inside(inside(directory, algorithm), prefix)
             for rest in entries(deep):
                 yield inside(deep, rest), f"{algorithm}:{prefix}{rest}"
+
+
+def is_directory(path: str) -> bool:
+    """Whether a directory is there.
+
+    Raises:
+        DataLoss: it is a link: none is followed below the root of a store.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise from_oserror(error, "cannot open") from error
+    if stat.S_ISLNK(mode):
+        raise DataLoss(f"'{path}' is a symbolic link, expected a directory")
+    return stat.S_ISDIR(mode)
 
 
 def _scan(directory: str) -> set[str]:

@@ -108,7 +108,7 @@ def create(layout: Layout, workspace: Workspace) -> None:
     try:
         batch.link(path, layout.settings)
     except FileExistsError:
-        batch.touched(layout.root)
+        return
     batch.sync()
 
 

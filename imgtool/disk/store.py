@@ -103,4 +103,4 @@ def open_store(
         DataLoss: its settings cannot be read.
         PermissionDenied: it belongs to somebody else, or everybody may write there.
     """
-    return DiskStore(Engine(os.path.abspath(root), lock_timeout, warn))
+    return DiskStore(Engine(os.path.realpath(root), lock_timeout, warn))

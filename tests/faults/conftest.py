@@ -11,19 +11,21 @@ from pathlib import Path
 import pytest
 
 from .double import Double, in_place
-from .scenarios import Scenario, State, opened, state
+from .scenarios import Scenario, State, logged, opened, state
 
 
 class Trial:
     """Fresh copies of the store as it is before a scenario, and what it says before and after."""
 
     def __init__(self, scenario: Scenario, path: Path) -> None:
+        self.scenario = scenario
         self._before, self._disk = path / "before", path / "disk"
         self.root = str(self._disk / "store")
         with in_place(Double()):
             with opened(str(self._before)) as store:
                 scenario.before(store)
                 self.old: State = state(store)
+                self.logged = logged(store)
             self.disk()
             with opened(self.root) as store:
                 scenario.change(store)

@@ -3,8 +3,8 @@
 `Disk` performs every call for real, and keeps a model beside it of what has reached the platter, as
 POSIX and fsync(2) promise it and no file system has to improve on:
 
-- the bytes of a file are there from its fsync on; before, any of: those of the last fsync, none, the
-  first half of the new ones, zeros of the new length, the new ones;
+- the bytes of a file are there from its fsync on; before, any of: those of the last fsync, the first
+  half of the new ones, zeros in the place of the new ones, the new ones;
 - an entry of a directory is there, or gone, from the fsync of that directory on; before, each change
   by itself is kept or lost, whatever came after it. A file that was synced is lost with its entry,
   and so is everything in a directory whose own entry is lost;
@@ -248,9 +248,18 @@ def _apply(entries: Contents, part: Part) -> None:
 
 
 def _bytes(node: Node, variant: int) -> bytes:
-    return [node.synced, node.now[: len(node.now) // 2], bytes(len(node.now)), node.now][
-        variant if node.now != node.synced else 0
-    ]
+    same = next(
+        (i for i, pair in enumerate(zip(node.synced, node.now, strict=False)) if len({*pair}) > 1), None
+    )
+    if same is None:
+        same = min(len(node.synced), len(node.now))
+    new = len(node.now) - same
+    return [
+        node.synced,
+        node.now[: same + new // 2],
+        node.now[:same] + bytes(new),
+        node.now,
+    ][variant]
 
 
 def _all(top: Node | None) -> list[Node]:

@@ -7,12 +7,13 @@ which a store may tell that it has happened already.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 from imgtool.digest import Digest
-from imgtool.disk import DiskStore, open_store
+from imgtool.disk import DiskStore, log, open_store, read
 from imgtool.errors import AlreadyExists, ImgtoolError, NotFound
 from imgtool.model import ContentInfo, Descriptor, Image, Lease, Namespace
 from imgtool.ops import gc
@@ -205,6 +206,14 @@ SCENARIOS = [
     ),
     Scenario("gc", gc.collect, _garbage),
 ]
+MORE = [
+    Scenario(
+        "delete the last root",
+        lambda s: s.images(NS).delete("app"),
+        _both(_app, lambda s: s.leases(NS).delete("of-app")),
+    ),
+    Scenario("gc of a namespace", gc.collect, _both(_app, lambda s: add(s, LONE, ns=OTHER))),
+]
 
 
 def state(store: DiskStore) -> State:
@@ -212,7 +221,7 @@ def state(store: DiskStore) -> State:
     found: dict[tuple[str, ...], Any] = {}
     for namespace in store.namespaces.list():
         ns = namespace.name
-        found["namespace", ns] = dict(namespace.labels)
+        found["namespace", ns] = (dict(namespace.labels),)
         whole = {}
         records = list(store.content(ns).list())
         for info in records:
@@ -224,6 +233,19 @@ def state(store: DiskStore) -> State:
             found["image", ns, one.name] = one.target.digest, dict(one.labels), complete
         for lease in store.leases(ns).list():
             found["lease", ns, lease.id] = dict(lease.labels), dict(lease.resources)
+    return found
+
+
+def logged(store: DiskStore) -> Counter[tuple[str, ...]]:
+    """How often the logs tell of a change of each record."""
+    found = Counter[tuple[str, ...]]()
+    for ns in read.entries(store.engine.layout.namespaces):
+        for entry in log.entries(store.engine.layout.log(ns)):
+            if entry and "kind" in entry:
+                kind, name = entry["kind"], entry["name"]
+                found[(kind, ns) if kind == "namespace" else (kind, ns, name)] += 1
+            for kind, names in entry.get("gc", {}).items() if entry else ():
+                found.update((kind.removesuffix("s"), ns, name) for name in names)
     return found
 
 
@@ -251,6 +273,16 @@ def check_between(found: State, states: Sequence[State], where: str) -> None:
     for key in found.keys() | {key for state in states for key in state}:
         allowed = [state.get(key) for state in states]
         assert found.get(key) in allowed, f"{where}: {key} is {found.get(key)}, expected one of {allowed}"
+
+
+def check_logged(store: DiskStore, found: State, old: State, before: Counter[tuple[str, ...]]) -> None:
+    """Whatever changed has its line in the log, which was written first."""
+    lines = logged(store) - before
+    for key in found.keys() | old.keys():
+        records = [state[key][:2] if key in state else None for state in (found, old)]
+        if key[0] == "content":  # whether it is whole is not in its record
+            records = [record and record[0] for record in records]
+        assert records[0] == records[1] or lines[key], f"{key} changed without a line in the log"
 
 
 def check_usable(root: str, scenario: Scenario, new: State, where: str) -> None:

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imgtool.disk import DiskStore
+from imgtool.errors import NotFound, Unavailable
+from imgtool.ops import gc
+
 from .conftest import Trial
 from .disk import Disk, Left
 from .double import Call, Double, Killed, in_place, process
-from .scenarios import SCENARIOS, Scenario, State, check_between, check_usable, opened, state
+from .scenarios import (
+    LEAVES,
+    MORE,
+    NS,
+    OTHER,
+    SCENARIOS,
+    TOP,
+    Scenario,
+    State,
+    check_between,
+    check_logged,
+    check_usable,
+    digest,
+    image,
+    opened,
+    publish,
+    state,
+)
 
 each = pytest.mark.parametrize("scenario", SCENARIOS, ids=[s.name.replace(" ", "-") for s in SCENARIOS])
 ENTRIES = {"link", "unlink", "rename", "mkdir", "rmdir"}
@@ -30,19 +53,30 @@ class Watched(Disk):
         return super().perform(call, args, kwargs)
 
 
-class Dying(Disk):
-    """Is killed after the change `at` of a directory's entries."""
+class Until(Disk):
+    """Calls `reached` once: before the call that comes after the change `at` of a directory's entries."""
 
-    def __init__(self, root: str, at: int) -> None:
+    def __init__(self, root: str, at: int, reached: Callable[[], None]) -> None:
         super().__init__(root)
-        self.left = at
+        self._to_come = at
+        self._reached: Callable[[], None] | None = reached
 
     def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.left == 0:
-            raise Killed
+        if self._to_come == 0 and self._reached:
+            reached, self._reached = self._reached, None
+            reached()
         result = super().perform(call, args, kwargs)
-        self.left -= call.__name__ in ENTRIES
+        self._to_come -= call.__name__ in ENTRIES
         return result
+
+    def disarm(self) -> bool:
+        """Whether it was reached; if not, it is not from now on."""
+        was_reached, self._reached = self._reached is None, None
+        return was_reached
+
+
+def die() -> None:
+    raise Killed
 
 
 class After:
@@ -78,7 +112,9 @@ def test_a_power_cut_leaves_the_old_state_or_the_new_and_the_new_once_it_is_told
                 where = f"cut before call {disk.count} of {disk.calls}: {left}"
                 root = after(left)
                 with opened(root) as store:
-                    check_between(state(store), allowed, where)
+                    found = state(store)
+                    check_between(found, allowed, where)
+                    check_logged(store, found, trial.old, trial.logged)
                 check_usable(root, scenario, trial.new, where)
 
     disk = Watched(trial.disk(), lambda: look(*trial.states))
@@ -95,27 +131,110 @@ def test_what_is_repeated_after_a_kill_outlives_a_power_cut(
 ) -> None:
     """The repeat finds the change made, but not whether it was synced before the kill."""
     trial = trial_of(scenario)
-    at, done = 0, False
-    while not done:
-        at += 1
-        disk = Dying(trial.disk(), at)
-        done = True
-        with process(), in_place(disk):
-            done = False
-            with opened(trial.root) as store:
-                scenario.change(store)
-            done = True
-        disk.left = -1
-        killed = len(disk.calls)
-        with process(), in_place(disk), opened(trial.root) as store:
-            told = False
-            try:
-                scenario.change(store)
-                told = True
-            except scenario.again:
-                pass  # it says that it did nothing: then nothing is promised
+    for disk in killed(trial):
+        told = False
+        with process(), in_place(disk), opened(trial.root) as store, suppress(*scenario.again):
+            scenario.change(store)
+            told = True  # else it says that it did nothing, and promises nothing
         with in_place(Double()):
             for left in disk.cuts(every=False):
-                where = f"killed at call {killed} of {disk.calls}, told: {told}"
                 with opened(after(left)) as store:
-                    check_between(state(store), [trial.new] if told else trial.states, where)
+                    check_between(state(store), [trial.new] if told else trial.states, f"{disk.calls}")
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("delete the last root", gc.collect),
+        ("delete content", gc.collect),
+        ("delete a namespace", gc.collect),
+        ("retarget", gc.collect),
+        ("gc", gc.collect),
+        ("gc", lambda store: publish(store, "again")),
+        ("gc of a namespace", lambda store: store.namespaces.delete(OTHER)),
+        ("publish", lambda store: store.images(NS).delete("new")),
+        ("heal", lambda store: store.images(NS).create(image("by needs", TOP), needs=[digest(LEAVES[0])])),
+        ("make a store", lambda store: publish(store, "beside", OTHER)),
+    ],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
+)
+def test_what_is_done_after_a_kill_outlives_a_power_cut(
+    first: str, then: Callable[[DiskStore], object], trial_of: Callable[[Scenario], Trial], after: After
+) -> None:
+    """Whoever builds on what a killed process left must not find it gone."""
+    trial = trial_of(next(s for s in [*SCENARIOS, *MORE] if s.name == first))
+    for disk in killed(trial):
+        with process(), in_place(disk), opened(trial.root) as store:
+            before = state(store)
+            with suppress(NotFound):
+                then(store)
+                disk.given.clear()
+            after_it = state(store)
+        told = {k for k in before.keys() | after_it.keys() if before.get(k) != after_it.get(k)}
+        with in_place(Double()):
+            for left in disk.cuts(every=False):
+                with opened(after(left)) as store:
+                    found = state(store)
+                check_between(found, [after_it, *trial.states], f"{disk.calls}: {left}")
+                for key in told:
+                    assert found.get(key) == after_it.get(key), f"{key}: {disk.calls}: {left}"
+
+
+@pytest.mark.parametrize("name", ["make a store", "publish", "heal"], ids=lambda name: name.replace(" ", "-"))
+def test_what_is_told_while_another_process_is_at_work_outlives_a_power_cut(
+    name: str, trial_of: Callable[[Scenario], Trial], after: After
+) -> None:
+    """The other one has made directories that both need, and has not synced them yet."""
+    trial = trial_of(next(scenario for scenario in SCENARIOS if scenario.name == name))
+    mine = {"top": beside(TOP), "leaves": [beside(leaf) for leaf in LEAVES]}
+    told = False
+
+    def other() -> None:
+        nonlocal told
+        with opened(trial.root) as store, suppress(Unavailable):
+            publish(store, "app", OTHER, **mine)
+            told = True
+        if told:
+            check()
+
+    def check() -> None:
+        with in_place(Double()):
+            for left in disk.cuts(every=False):
+                with opened(after(left)) as store:
+                    found = state(store)
+                assert found["image", OTHER, "app"][2], f"{disk.calls}: {left}"
+                disk_states = [{**new, **others(found)} for new in trial.states]
+                check_between(found, disk_states, f"{disk.calls}: {left}")
+
+    def others(found: State) -> State:
+        return {key: value for key, value in found.items() if key[1] == OTHER}
+
+    at, reached, times = 0, True, 0
+    while reached:
+        at, told = at + 1, False
+        disk = Until(trial.disk(), at, other)
+        with process(), in_place(disk), opened(trial.root) as store:
+            trial.scenario.change(store)
+        if told:
+            times += 1
+            check()
+        reached = disk.disarm()
+    assert times > 3
+
+
+def killed(trial: Trial) -> Iterator[Disk]:
+    """The disk after a kill at each change of a directory's entries, and after none."""
+    at, reached = 0, True
+    while reached:
+        at += 1
+        disk = Until(trial.disk(), at, die)
+        with process(), in_place(disk), opened(trial.root) as store:
+            trial.scenario.change(store)
+        reached = disk.disarm()
+        yield disk
+
+
+def beside(data: bytes) -> bytes:
+    """Other data whose object lies in the same directory."""
+    tries = (data + str(i).encode() for i in count())
+    return next(other for other in tries if digest(other).encoded[:2] == digest(data).encoded[:2])
