@@ -430,6 +430,9 @@ class _Writer:
     def replay(self) -> None:
         self._offset = 0
 
+    def reader(self) -> _Reader:
+        return _Reader(bytes(self._ingest.data[: self._offset]))
+
     def finish(self) -> None:
         pass
 

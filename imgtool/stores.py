@@ -143,6 +143,9 @@ class Writer(Protocol):
         of a stream resumes it, and another stream is never mixed with it.
         """
 
+    def reader(self) -> Reader:
+        """Open the bytes written so far, which nobody else sees yet. It ends with the write."""
+
     def finish(self) -> None:
         """Say that all bytes are written, and free what the write holds open. They are durable only
         with `commit` or `Store.publish`.

@@ -1,4 +1,4 @@
-"""`imgtool ingest`: files, streams and image layouts into the store."""
+"""`imgtool ingest`: files, streams, image layouts and archives into the store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def run(
             metavar="[SRC]...",
             default_factory=list,
             show_default=False,
-            help="A file, - for stdin, an image layout's directory, or oci:DIR[:REF].",
+            help="A file, - for stdin, an archive, a layout's directory; or oci:DIR[:REF], "
+            "oci-archive:FILE[:REF], docker-archive:FILE[:REF].",
         ),
     ],
     labels: o.Labels,
@@ -37,7 +38,12 @@ def run(
     ],
     as_: Annotated[
         str | None,
-        typer.Option("--as", metavar="KIND", show_default=False, help="What each SRC is: file or oci."),
+        typer.Option(
+            "--as",
+            metavar="KIND",
+            show_default=False,
+            help="What each SRC is: file, oci, oci-archive, docker-archive.",
+        ),
     ] = None,
     media_type: Annotated[
         str,
@@ -88,7 +94,7 @@ def run(
     zero: o.Zero = False,
     dry_run: o.DryRun = False,
 ) -> None:
-    """Take files, streams and image layouts into the store, and print digest and name of each image."""
+    """Take files, streams, layouts and archives into the store, and print the digest and name of each image."""
     from imgtool.cli.ingesting import wanted_of, words_of
     from imgtool.cli.progress import Progress
     from imgtool.ops import sources

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from imgtool import clock
 from imgtool.digest import Digest, Hasher, new_hasher
 from imgtool.disk import atomic, read
+from imgtool.disk.reader import FileReader
 from imgtool.errors import FailedPrecondition, ImgtoolError, InvalidArgument, from_oserror
 from imgtool.model import ContentInfo, IngestStatus
 
@@ -53,9 +54,11 @@ class FileWriter:
         self._offset = 0
         self._kept = 0  # bytes in the file from the offset on that a replay may still find equal
         self._open = True
-        size = os.fstat(fd).st_size
-        if size:
-            self._hash_file(size)
+        try:
+            self._hash_file(os.fstat(fd).st_size)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def ref(self) -> str:
@@ -86,6 +89,7 @@ class FileWriter:
         return Digest.from_hasher(self._algorithm, self._hasher)
 
     def write(self, data: Buffer, /) -> int:
+        self._check_writable()
         view = memoryview(data).cast("B")
         left = self._skip_equal(view) if self._kept else view
         if left:
@@ -96,10 +100,12 @@ class FileWriter:
         return len(view)
 
     def copy_from(self, fd: int, limit: int | None = None) -> int:
+        self._check_writable()
         most = None if limit is None else limit + 1
         start = self._offset
-        if not self._kept and os.fstat(fd).st_size and self._copy_in_kernel(fd, most):
-            return self._offset - start
+        if not self._kept and os.fstat(fd).st_size:
+            self._copy_in_kernel(fd, most)
+        # What the kernel could not copy, such as files of /proc that claim to have a size, or nothing.
         buffer = memoryview(bytearray(_READ))
         while most is None or self._offset - start < most:
             want = _READ if most is None else min(_READ, most - (self._offset - start))
@@ -116,17 +122,22 @@ class FileWriter:
         if size != 0:
             raise InvalidArgument(f"cannot truncate ingest '{self.ref}' to {size} bytes, only to 0")
         self.replay()
-        self._drop_kept()
+        self._drop_rest()
 
     def replay(self) -> None:
+        self._check_writable()
         self._kept += self._offset
         self._offset = 0
         self._hasher = new_hasher(self._algorithm)
 
+    def reader(self) -> FileReader:
+        fd, _ = read.open_regular(self.path)
+        return FileReader(fd, self._offset)
+
     def finish(self) -> None:
         if self._fd < 0:
             return
-        self._drop_kept()
+        self._drop_rest()
         atomic.set_mode(self._fd, atomic.FILE_MODE)
         os.close(self._fd)
         self._fd = -1
@@ -135,17 +146,19 @@ class FileWriter:
         """The digest to publish under, after the comparisons that `commit` promises.
 
         Raises:
-            FailedPrecondition: length or digest differ.
+            FailedPrecondition: length or digest differ, or the write has ended.
         """
+        if not self._open:
+            raise self._closed()
         if self._fd >= 0:
-            self._drop_kept()
+            self._drop_rest()
         if size is not None and size != self._offset:
             raise FailedPrecondition(f"{self._what()} has {self._offset} bytes, expected {size}")
         found = self.digest()
         if expected is None:
             return found
         if expected.algorithm != found.algorithm:
-            found = _hash(self.path, expected.algorithm)
+            found = self._hashed_anew(expected.algorithm)
         if found != expected:
             raise FailedPrecondition(
                 f"{self._what()} is {found}, expected {expected}",
@@ -166,8 +179,8 @@ class FileWriter:
     ) -> ContentInfo:
         return self._publish(self, size=size, expected=expected, labels=labels or {})
 
-    def committed(self) -> None:
-        """The engine has taken the bytes."""
+    def drop(self) -> None:
+        """End, and keep nothing: the engine has the bytes, or they cannot be trusted."""
         self._end(self._place.discard)
 
     def close(self) -> None:
@@ -190,6 +203,13 @@ class FileWriter:
             self._fd = -1
         how()
 
+    def _check_writable(self) -> None:
+        if self._fd < 0:
+            raise self._closed()
+
+    def _closed(self) -> FailedPrecondition:
+        return FailedPrecondition(f"{self._what()} is closed")
+
     def _what(self) -> str:
         return f"content for '{self.ref}'" if self.ref else "content"
 
@@ -199,10 +219,11 @@ class FileWriter:
     def _skip_equal(self, view: memoryview) -> memoryview:
         """Step over the bytes of `view` that are there already; what is left begins with a difference."""
         while view and self._kept:
-            there = os.pread(self._fd, min(len(view), self._kept, _READ), self._offset)
+            with read.errors(self._what()):
+                there = os.pread(self._fd, min(len(view), self._kept, _READ), self._offset)
             here = view[: len(there)]
             if not there or here != there:
-                self._drop_kept()
+                self._drop_rest()
                 break
             self._hasher.update(here)
             self._offset += len(there)
@@ -210,25 +231,34 @@ class FileWriter:
             view = view[len(there) :]
         return view
 
-    def _drop_kept(self) -> None:
-        if self._kept:
+    def _drop_rest(self) -> None:
+        """Cut the file at the offset: what lies behind it is kept from before, or part of a write that failed."""
+        if os.fstat(self._fd).st_size != self._offset:
             atomic.truncate(self._fd, self._offset)
-            self._kept = 0
+        self._kept = 0
 
     def _hash_file(self, until: int) -> None:
         """Hash the file from the offset up to `until`, and move there."""
         buffer = memoryview(bytearray(_READ))
         while self._offset < until:
-            count = os.preadv(self._fd, [buffer[: min(_READ, until - self._offset)]], self._offset)
+            with read.errors(self._what()):
+                count = os.preadv(self._fd, [buffer[: min(_READ, until - self._offset)]], self._offset)
             if not count:
                 raise ImgtoolError(f"{self._what()} became shorter while it was written")
             self._hasher.update(buffer[:count])
             self._offset += count
 
-    def _copy_in_kernel(self, fd: int, most: int | None) -> bool:
-        """Copy without passing through this process, and hash the copy one step behind: what is hashed
-        is what is stored, even if the source is being rewritten. False where the kernel cannot and
-        nothing was copied.
+    def _hashed_anew(self, algorithm: str) -> Digest:
+        """The digest in another algorithm than the one that was asked for at first."""
+        hasher = new_hasher(algorithm)
+        with self.reader() as reader:
+            while data := reader.read(_READ):
+                hasher.update(data)
+        return Digest.from_hasher(algorithm, hasher)
+
+    def _copy_in_kernel(self, fd: int, most: int | None) -> None:
+        """Copy, as far as the kernel can, without passing through this process, and hash the copy one
+        step behind: what is hashed is what is stored, even if the source is being rewritten.
         """
         begin = end = self._offset
         failure: list[BaseException] = []
@@ -260,9 +290,8 @@ class FileWriter:
                 if not thread.ident:
                     thread.start()
         except OSError as error:
-            if end == begin:
-                return False
-            raise from_oserror(error, "cannot copy") from error
+            if end != begin:
+                raise from_oserror(error, "cannot copy") from error
         finally:
             with ready:
                 done = True
@@ -271,16 +300,3 @@ class FileWriter:
                 thread.join()
         if failure:
             raise failure[0]
-        return True
-
-
-def _hash(path: str, algorithm: str) -> Digest:
-    """The digest of a file in another algorithm than the one it was written with."""
-    hasher = new_hasher(algorithm)
-    fd, _ = read.open_regular(path)
-    try:
-        while data := os.read(fd, _READ):
-            hasher.update(data)
-    finally:
-        os.close(fd)
-    return Digest.from_hasher(algorithm, hasher)

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -115,16 +115,8 @@ class Layout:
             raise
 
     def find(self, ref: str) -> tuple[Root, ...]:
-        """The roots called `ref`, in full or by the tag that `skopeo` and `umoci` use.
-
-        Raises:
-            NotFound: none is.
-        """
-        found = tuple(r for r in self.roots if ref == r.name or ref == r.descriptor.annotations.get(REF_NAME))
-        if not found:
-            names = ", ".join(sorted({r.name for r in self.roots if r.name})) or "no names"
-            raise NotFound(f"layout '{self.path}' has no image '{ref}'", hint=f"it has {names[:400]}")
-        return found
+        """As `find_roots`."""
+        return find_roots(self.roots, ref, f"layout '{self.path}'")
 
     def has(self, digest: Digest) -> bool:
         """Whether there is an entry for `digest`, whatever it holds."""
@@ -186,16 +178,10 @@ class Layout:
 
     def _check_version(self) -> None:
         try:
-            document = load_object(self._read("oci-layout"), f"'{self.path}/oci-layout'")
+            raw = self._read("oci-layout")
         except NotFound:
             raise InvalidArgument(self._no_layout(), hint=_HINT) from None
-        version = document.get("imageLayoutVersion")
-        if not isinstance(version, str):
-            raise InvalidArgument(
-                f"imageLayoutVersion of '{self.path}' is {kind(version)}, expected a string"
-            )
-        if not _VERSION.fullmatch(version):
-            raise InvalidArgument(f"layout '{self.path}' has version '{version[:40]}', imgtool reads 1.x")
+        check_version(raw, self.path)
 
     def _no_layout(self) -> str:
         why = "it has no file 'oci-layout'"
@@ -207,15 +193,11 @@ class Layout:
         return f"'{self.path}' is no OCI image layout: {why}"
 
     def _read_roots(self) -> tuple[Root, ...]:
-        what = f"'{self.path}/index.json'"
         try:
             raw = self._read("index.json")
         except NotFound:
             raise InvalidArgument(f"layout '{self.path}' has no file 'index.json'", hint=_HINT) from None
-        # The file has no descriptor that could state its type.
-        stated = load_object(raw, what).get("mediaType")
-        index = parse(raw, media.DOCKER_LIST if stated == media.DOCKER_LIST else media.OCI_INDEX, what)
-        return tuple(Root(d, root_name(d.annotations)) for d in index.manifests)
+        return roots_of(raw, f"'{self.path}/index.json'")
 
     def _read(self, name: str) -> bytes:
         path = f"{self.path}/{name}"
@@ -253,6 +235,49 @@ class Layout:
 
     def _blob_path(self, digest: Digest) -> str:
         return f"{self.path}/blobs/{digest.algorithm}/{digest.encoded}"
+
+
+def check_version(raw: bytes, path: str) -> None:
+    """Judge the file `oci-layout`.
+
+    Args:
+        raw: its bytes.
+        path: of the layout, for messages.
+
+    Raises:
+        InvalidArgument: it is malformed, or the layout has another version than 1.
+    """
+    version = load_object(raw, f"'{path}/oci-layout'").get("imageLayoutVersion")
+    if not isinstance(version, str):
+        raise InvalidArgument(f"imageLayoutVersion of '{path}' is {kind(version)}, expected a string")
+    if not _VERSION.fullmatch(version):
+        raise InvalidArgument(f"layout '{path}' has version '{version[:40]}', imgtool reads 1.x")
+
+
+def roots_of(raw: bytes, what: str) -> tuple[Root, ...]:
+    """The entries of the `index.json` that `raw` is.
+
+    Raises:
+        InvalidArgument: it is malformed.
+    """
+    # The file has no descriptor that could state its type.
+    stated = load_object(raw, what).get("mediaType")
+    index = parse(raw, media.DOCKER_LIST if stated == media.DOCKER_LIST else media.OCI_INDEX, what)
+    return tuple(Root(d, root_name(d.annotations)) for d in index.manifests)
+
+
+def find_roots(roots: Iterable[Root], ref: str, what: str) -> tuple[Root, ...]:
+    """Those of `roots` that are called `ref`, in full or by the tag that `skopeo` and `umoci` use.
+
+    Raises:
+        NotFound: none is.
+    """
+    roots = tuple(roots)
+    found = tuple(r for r in roots if ref == r.name or ref == r.descriptor.annotations.get(REF_NAME))
+    if not found:
+        names = ", ".join(sorted({r.name for r in roots if r.name})) or "no names"
+        raise NotFound(f"{what} has no image '{ref}'", hint=f"it has {names[:400]}")
+    return found
 
 
 def root_name(annotations: Mapping[str, str]) -> str | None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _READ = 1 << 20
+# Documents are read back, of the rest only the first bytes.
+_DOCUMENT_MAX = 4 << 20
+_HEAD = 16
 
 
 class DryIngester:
@@ -49,6 +52,7 @@ class DryWriter:
     def replay(self) -> None:
         self._hasher = new_hasher(self._algorithm)
         self._offset = 0
+        self._kept = bytearray()
 
     def truncate(self, size: int) -> None:
         if size:
@@ -63,9 +67,17 @@ class DryWriter:
         return Digest.from_hasher(self._algorithm, self._hasher)
 
     def write(self, data: Buffer, /) -> int:
-        self._hasher.update(data)
-        self._offset += len(memoryview(data))
-        return len(memoryview(data))
+        view = memoryview(data).cast("B")
+        self._hasher.update(view)
+        if len(self._kept) == self._offset:
+            self._kept += view[: _DOCUMENT_MAX + 1 - self._offset]
+        self._offset += len(view)
+        if self._offset > _DOCUMENT_MAX or (self._kept and self._kept[0] != ord("{")):
+            del self._kept[_HEAD:]
+        return len(view)
+
+    def reader(self) -> DryReader:
+        return DryReader(bytes(self._kept), self._offset)
 
     def copy_from(self, fd: int, limit: int | None = None) -> int:
         start, most = self._offset, None if limit is None else limit + 1
@@ -88,6 +100,34 @@ class DryWriter:
         labels: Mapping[str, str] | None = None,
     ) -> ContentInfo:
         raise InvalidArgument("a dry run cannot be committed")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is open."""
+
+
+class DryReader:
+    """A Reader of what a DryWriter has kept; the bytes behind that are gone."""
+
+    def __init__(self, kept: bytes, size: int) -> None:
+        self._kept = kept
+        self._at = 0
+        self.size = size
+
+    def read(self, n: int = -1, /) -> bytes:
+        data = self.read_at(self.size if n < 0 else n, self._at)
+        self._at += len(data)
+        return data
+
+    def read_at(self, n: int, offset: int) -> bytes:
+        return self._kept[offset : offset + n]
 
     def close(self) -> None:
         """Nothing is open."""

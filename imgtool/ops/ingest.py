@@ -12,9 +12,11 @@ from itertools import islice
 
 from imgtool.errors import AlreadyExists, ImgtoolError, NotFound, from_oserror
 from imgtool.model import Image
+from imgtool.oci.compression import FileSource, Prefixed
 from imgtool.ops import sources
 from imgtool.ops.dry import DryIngester
-from imgtool.ops.ingest_file import stage_file
+from imgtool.ops.ingest_archive import is_archive, stage_archive
+from imgtool.ops.ingest_file import opened, peek, stage_file
 from imgtool.ops.ingest_layout import stage_layout
 from imgtool.ops.sources import Source
 from imgtool.ops.staging import Ingested, Staged, Wanted
@@ -90,9 +92,17 @@ class Ingest:
 
     def _stage(self, source: Source) -> Staged:
         content: Ingester = DryIngester() if self._dry_run else self._store.content(self._ns)
-        if source.kind == sources.FILE:
-            return stage_file(content, source, self._wanted, self._progress)
-        return stage_layout(content, source, self._wanted, self._progress)
+        if source.kind == sources.LAYOUT:
+            return stage_layout(content, source, self._wanted, self._progress)
+        with opened(source) as here:
+            archive = source.kind in (sources.OCI_ARCHIVE, sources.DOCKER_ARCHIVE)
+            if source.kind == sources.AUTO:
+                head, here = peek(here)
+                archive = is_archive(head, source.what)
+            if not archive:
+                return stage_file(content, here, self._wanted, self._progress)
+            readable = Prefixed(here.head, FileSource(here.fd, source.path))
+            return stage_archive(content, readable, source, self._wanted, self._progress)
 
     def _publish(self, batch: Sequence[Staged]) -> Iterator[Ingested]:
         for staged in batch:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from imgtool.digest import Digest
 from imgtool.ops.dry import DryIngester
 from imgtool.ops.hold import lease_for
-from imgtool.ops.ingest_file import stage_bytes
+from imgtool.ops.ingest_file import opened, stage_bytes
 from imgtool.ops.sources import Source
 from imgtool.ops.staging import Wanted
 
@@ -41,7 +41,8 @@ def ingest_content(
         NotFound: the source is not there.
     """
     content: Ingester = DryIngester() if dry_run else store.content(namespace)
-    commit = stage_bytes(content, source, wanted, progress)
+    with opened(source) as here:
+        commit = stage_bytes(content, here, wanted, progress)
     digest = commit.expected
     assert digest is not None
     with commit.writer:

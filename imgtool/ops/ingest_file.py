@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from imgtool.errors import FailedPrecondition, InvalidArgument, from_oserror
 from imgtool.model import Descriptor, Image
@@ -14,56 +16,89 @@ from imgtool.ops.sources import Source
 from imgtool.ops.staging import Staged, Wanted
 from imgtool.stores import Commit, Ingester, Writer
 
+HEAD = 1 << 20  # bytes that tell what a source is: a bzip2 block has to fit
 
-def stage_file(content: Ingester, source: Source, wanted: Wanted, progress: Callable[[int], None]) -> Staged:
-    """Stage a plain file, a pipe or stdin, to become an image.
+
+@dataclass(frozen=True)
+class Opened:
+    """An open source. `head` has been read from it already; empty where it can be read again."""
+
+    source: Source
+    fd: int
+    head: bytes = b""
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[Opened]:
+    """Open a file, a pipe or stdin.
 
     Raises:
-        InvalidArgument: it is empty and has a name; and as `stage_bytes`.
+        InvalidArgument: it is a directory or a device.
+        NotFound: it is not there.
     """
-    commit = stage_bytes(content, source, wanted, progress)
+    fd = _open(source)
     try:
-        return _named(source, wanted, commit)
+        yield Opened(source, fd)
+    finally:
+        if source.path != sources.STDIN:
+            os.close(fd)
+
+
+def peek(here: Opened) -> tuple[bytes, Opened]:
+    """The first bytes, up to HEAD, and the source to go on with."""
+    if stat.S_ISREG(os.fstat(here.fd).st_mode):
+        return os.pread(here.fd, HEAD, os.lseek(here.fd, 0, os.SEEK_CUR)), here
+    parts, left = [], HEAD
+    while left and (data := os.read(here.fd, left)):
+        parts.append(data)
+        left -= len(data)
+    head = b"".join(parts)
+    return head, replace(here, head=head)
+
+
+def stage_file(content: Ingester, here: Opened, wanted: Wanted, progress: Callable[[int], None]) -> Staged:
+    """Stage plain bytes, to become an image.
+
+    Raises:
+        InvalidArgument: they are none and have a name; and as `stage_bytes`.
+    """
+    commit = stage_bytes(content, here, wanted, progress)
+    try:
+        return _named(here.source, wanted, commit)
     except BaseException:
         commit.writer.close()
         raise
 
 
-def stage_bytes(content: Ingester, source: Source, wanted: Wanted, progress: Callable[[int], None]) -> Commit:
-    """Stage the bytes of a plain file, a pipe or stdin. The commit has their size and digest.
+def stage_bytes(content: Ingester, here: Opened, wanted: Wanted, progress: Callable[[int], None]) -> Commit:
+    """Stage plain bytes. The commit has their size and digest.
 
     Raises:
-        InvalidArgument: it is a directory or device.
         FailedPrecondition: size or digest are not those expected.
-        NotFound: it is not there.
     """
-    fd = _open(source)
+    expected, limit, what = wanted.expected_digest, wanted.expected_size, here.source.what
+    algorithm = expected.algorithm if expected else wanted.algorithm
+    if wanted.ref is None:
+        writer: Writer = content.stage(algorithm=algorithm)
+    else:
+        writer = content.writer(wanted.ref, algorithm=algorithm)
+        writer.replay()
     try:
-        expected = wanted.expected_digest
-        algorithm = expected.algorithm if expected else wanted.algorithm
-        if wanted.ref is None:
-            writer: Writer = content.stage(algorithm=algorithm)
-        else:
-            writer = content.writer(wanted.ref, algorithm=algorithm)
-            writer.replay()
-        try:
-            size = writer.copy_from(fd, wanted.expected_size)
-            what = _what(source)
-            if wanted.expected_size not in (None, size):
-                found = f"{size} bytes" if size < (wanted.expected_size or 0) else "more bytes"
-                raise FailedPrecondition(f"{what} has {found}, expected {wanted.expected_size}")
-            digest = writer.digest()
-            if expected not in (None, digest):
-                raise FailedPrecondition(f"{what} is {digest}, expected {expected}")
-            writer.finish()
-            progress(size)
-            return Commit(writer, size=size, expected=digest)
-        except BaseException:
-            writer.close()
-            raise
-    finally:
-        if source.path != sources.STDIN:
-            os.close(fd)
+        size = writer.write(here.head)
+        if limit is None or size <= limit:
+            size += writer.copy_from(here.fd, None if limit is None else limit - size)
+        if limit not in (None, size):
+            found = f"{size} bytes" if size < (limit or 0) else "more bytes"
+            raise FailedPrecondition(f"{what} has {found}, expected {limit}")
+        digest = writer.digest()
+        if expected not in (None, digest):
+            raise FailedPrecondition(f"{what} is {digest}, expected {expected}")
+        writer.finish()
+        progress(size)
+        return Commit(writer, size=size, expected=digest)
+    except BaseException:
+        writer.close()
+        raise
 
 
 def _named(source: Source, wanted: Wanted, commit: Commit) -> Staged:
@@ -75,7 +110,7 @@ def _named(source: Source, wanted: Wanted, commit: Commit) -> Staged:
         names = [source.base_name]
     if not size and names:
         raise InvalidArgument(
-            f"{_what(source)} is empty, which no image can be",
+            f"{source.what} is empty, which no image can be",
             hint="imgtool content ingest stores empty content",
         )
     target = Descriptor(wanted.media_type, digest, size)
@@ -84,10 +119,6 @@ def _named(source: Source, wanted: Wanted, commit: Commit) -> Staged:
         images=[Image(name, target, wanted.labels) for name in names],
         hold=None if names else lease_for(digest),
     )
-
-
-def _what(source: Source) -> str:
-    return "stdin" if source.path == sources.STDIN else f"'{source.path}'"
 
 
 def _open(source: Source) -> int:

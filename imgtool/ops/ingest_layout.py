@@ -1,174 +1,66 @@
-"""Stage the images of a layout: the graph judged first, then every content copied and hashed."""
+"""Stage the images of a layout's directory: judged first, and only what is needed is read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
-from imgtool.digest import Digest
-from imgtool.errors import FailedPrecondition, InvalidArgument, NotFound
-from imgtool.model import Descriptor, Image, Platform
-from imgtool.oci import descriptor, graph, media, platforms
-from imgtool.oci.graph import Graph
-from imgtool.oci.layout import Layout, Root
+from imgtool.errors import FailedPrecondition
+from imgtool.model import Descriptor
+from imgtool.oci import descriptor
+from imgtool.oci.layout import Layout
+from imgtool.ops.ingest_images import stage_images
 from imgtool.ops.sources import Source
 from imgtool.ops.staging import Staged, Wanted
-from imgtool.stores import Commit, Ingester
-
-_NAMED_AT_MOST = 5  # digests in a message
+from imgtool.stores import Ingester, Writer
 
 
 def stage_layout(
     content: Ingester, source: Source, wanted: Wanted, progress: Callable[[int], None]
 ) -> Staged:
-    """Stage all images of an OCI image layout, or the one that `source.ref` names.
+    """Stage the images of an OCI image layout.
 
     Raises:
-        InvalidArgument: it is no layout, a document is malformed, or content is missing that may not be.
-        FailedPrecondition: content is other than its descriptor says.
-        NotFound: no such directory, no such image, or none for the platform.
+        InvalidArgument: it is no layout; and as `stage_images`.
+        NotFound: no such directory; and as `stage_images`.
     """
-    with Layout(source.path) as layout:
-        roots: Sequence[Root] = layout.roots if source.ref is None else layout.find(source.ref)
-        if not roots:
-            return Staged(notes=[f"layout '{source.path}' holds no image"])
-        roots, excluded = _for_platform(layout, roots, wanted.platform)
-        found = graph.collect(
-            layout,
-            _once(root.descriptor for root in roots),
-            lambda digest: digest not in excluded and layout.has(digest),
-            wrong=FailedPrecondition,
-        )
-        _check(found, source, excluded)
-        images = _images(source, roots, wanted)
-        staged = Staged(images=images, notes=_notes(found, source, excluded))
-        labels = _labels(found)
+    with LayoutBundle(source.path, content, progress) as bundle:
+        return stage_images(bundle, source, wanted)
+
+
+class LayoutBundle(Layout):
+    """A layout whose content is copied when it is taken."""
+
+    def __init__(self, path: str, content: Ingester, progress: Callable[[int], None]) -> None:
+        super().__init__(path)
+        self._content = content
+        self._progress = progress
+
+    def take(self, wanted: Descriptor) -> Writer:
+        """See `ingest_images.Bundle`."""
+        writer = self._content.stage(algorithm=wanted.digest.algorithm)
         try:
-            for node in found.nodes:
-                d = node.descriptor
-                if node.present and d.digest in labels:
-                    staged.commits.append(_stage(content, layout, d, labels.pop(d.digest)))
-                    progress(d.size)
-        except BaseException:
-            staged.close()
-            raise
-        return staged
-
-
-def _for_platform(
-    layout: Layout, roots: Sequence[Root], platform: Platform | None
-) -> tuple[Sequence[Root], frozenset[Digest]]:
-    """The roots that are for `platform`, and the digests of manifests that are not."""
-    if platform is None:
-        return roots, frozenset()
-    kept = [root for root in roots if _fits(root.descriptor, platform)]
-    fitting: set[Digest] = set()
-    others: set[Digest] = set()
-    for node in graph.walk(
-        layout, _once(root.descriptor for root in kept), layout.has, wrong=FailedPrecondition
-    ):
-        if media.is_manifest(node.descriptor.media_type):
-            (fitting if _fits(node.descriptor, platform) else others).add(node.descriptor.digest)
-    if not fitting:
-        raise NotFound(f"'{layout.path}' has no image for platform '{platforms.format(platform)}'")
-    return kept, frozenset(others - fitting)
-
-
-def _fits(d: Descriptor, platform: Platform) -> bool:
-    return d.platform is None or platforms.matches(platform, platforms.normalize(d.platform))
-
-
-def _check(found: Graph, source: Source, excluded: frozenset[Digest]) -> None:
-    missing = [digest for digest in found.missing() if digest not in excluded]
-    if missing:
-        more = f" and {len(missing) - _NAMED_AT_MOST} more" if len(missing) > _NAMED_AT_MOST else ""
-        raise InvalidArgument(
-            f"'{source.path}' is incomplete: {', '.join(missing[:_NAMED_AT_MOST])}{more} missing",
-            hint="copy the image again; only manifests of an index and foreign layers may be absent",
-        )
-
-
-def _notes(found: Graph, source: Source, excluded: frozenset[Digest]) -> list[str]:
-    absent = [digest for digest in found.absent() if digest not in excluded]
-    notes = [f"'{source.path}': {digest} is absent by choice" for digest in absent]
-    if excluded:
-        notes.append(
-            f"'{source.path}': {len(excluded)} of its manifests are for other platforms and left out"
-        )
-    return notes
-
-
-def _images(source: Source, roots: Sequence[Root], wanted: Wanted) -> list[Image]:
-    """The records to publish: names given, names in the layout, or made of the directory's name."""
-    if wanted.expected_digest is not None:
-        for root in roots:
-            if root.descriptor.digest != wanted.expected_digest:
+            inline = descriptor.inline(wanted)
+            if inline is not None:
+                writer.write(inline)
+            else:
+                self._copy(wanted, writer)
+            found = writer.digest()
+            if found != wanted.digest:
                 raise FailedPrecondition(
-                    f"'{source.path}' has {root.descriptor.digest}, expected {wanted.expected_digest}"
+                    f"content {wanted.digest} in '{self.path}' hashes to {found}",
+                    hint="the layout is damaged; copy the image again",
                 )
-    digests = dict.fromkeys(root.descriptor.digest for root in roots)
-    if wanted.names:
-        if len(digests) > 1:
-            raise InvalidArgument(
-                f"'{source.path}' has {len(digests)} images, and --name can name only one",
-                hint=f"choose one with oci:{source.path}:REF",
-            )
-        return [Image(name, roots[0].descriptor, wanted.labels) for name in wanted.names]
-    nameless = dict.fromkeys(root.descriptor.digest for root in roots if root.name is None)
-    named: dict[str, Image] = {}
-    for root in roots:
-        name = root.name
-        if name is None:
-            name = source.base_name if len(nameless) == 1 else f"{source.base_name}@{root.descriptor.digest}"
-        image = Image(name, root.descriptor, wanted.labels)
-        if named.setdefault(name, image).target.digest != image.target.digest:
-            raise InvalidArgument(f"'{source.path}' has two images called '{name}'")
-    return list(named.values())
+            writer.finish()
+        except BaseException:
+            writer.close()
+            raise
+        self._progress(wanted.size)
+        return writer
 
-
-def _labels(found: Graph) -> dict[Digest, dict[str, str]]:
-    """For each content the labels that tell a collector what it keeps; referrers by their subject."""
-    present = {node.descriptor.digest for node in found.nodes if node.present}
-    labels: dict[Digest, dict[str, str]] = {digest: {} for digest in present}
-    for node in found.nodes:
-        if node.manifest is None:
-            continue
-        children = [child for child in node.manifest.children() if child.digest in present]
-        labels[node.descriptor.digest].update(media.gc_labels(children))
-        subject = node.manifest.subject
-        if subject is not None:
-            labels[node.descriptor.digest][media.SUBJECT_LABEL] = subject.digest
-            if subject.digest in present:
-                key = media.referrer_label(node.descriptor.digest)
-                labels[subject.digest][key] = node.descriptor.digest
-    return labels
-
-
-def _stage(content: Ingester, layout: Layout, d: Descriptor, labels: dict[str, str]) -> Commit:
-    writer = content.stage(algorithm=d.digest.algorithm)
-    try:
-        inline = descriptor.inline(d)
-        if inline is not None:
-            writer.write(inline)
-        else:
-            fd = layout.open_blob(d.digest, d.size)
-            try:
-                writer.copy_from(fd, d.size)
-            finally:
-                os.close(fd)
-        found = writer.digest()
-        if found != d.digest:
-            raise FailedPrecondition(
-                f"content {d.digest} in '{layout.path}' hashes to {found}",
-                hint="the layout is damaged; copy the image again",
-            )
-        writer.finish()
-    except BaseException:
-        writer.close()
-        raise
-    return Commit(writer, size=d.size, expected=d.digest, labels=labels)
-
-
-def _once(descriptors: Iterable[Descriptor]) -> list[Descriptor]:
-    """Each content once: one index.json may name the same image many times."""
-    return list({d.digest: d for d in descriptors}.values())
+    def _copy(self, wanted: Descriptor, writer: Writer) -> None:
+        fd = self.open_blob(wanted.digest, wanted.size)
+        try:
+            writer.copy_from(fd, wanted.size)
+        finally:
+            os.close(fd)

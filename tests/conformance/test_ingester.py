@@ -605,3 +605,14 @@ def test_the_first_content_brings_its_namespace_into_being(store: Store) -> None
         assert list(store.namespaces.list()) == []
         writer.commit()
     assert store.namespaces.get("new").name == "new"
+
+
+def test_what_is_written_can_be_read_before_it_is_published(store: Store) -> None:
+    """A pipe cannot be read twice: the manifest in the middle of an archive is read back from here."""
+    content = store.content(NS)
+    with content.stage(algorithm="sha256") as writer:
+        writer.write(b"0123456789")
+        writer.finish()
+        with writer.reader() as reader:
+            assert (reader.size, reader.read_at(3, 4), reader.read()) == (10, b"456", b"0123456789")
+        assert list(content.list()) == []
