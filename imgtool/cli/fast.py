@@ -1,7 +1,7 @@
 """The way around Typer for what shells call in loops: importing Typer takes most of a short command's time.
 
-Only exact forms of `list`, `resolve` and `exists` go this way; whatever else, a mistake or `--help`
-among it, is left to `imgtool.cli.app`. A test runs every form both ways and compares.
+Only exact forms of `list`, `resolve`, `exists` and `--version` go this way; whatever else, a mistake or
+`--help` among it, is left to `imgtool.cli.app`. A test runs every form both ways and compares.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from imgtool import __version__
 from imgtool.cli import images
 from imgtool.cli.table import ALIASES
 
@@ -47,6 +48,9 @@ def invoke(argv: Sequence[str], context: Context) -> bool:
     Raises:
         whatever the command raises.
     """
+    if list(argv) == ["--version"]:
+        context.out.write(f"imgtool {__version__}\n")
+        return True
     command, words, flags, settings = "", list[str](), dict[str, bool](), dict[str, object]()
     rest = iter(argv)
     for word in rest:

@@ -35,7 +35,7 @@ WORDS: dict[str, list[Words]] = {
 
 def lines() -> list[Words]:
     """Every option that goes the fast way, before and behind the name, with every kind of word."""
-    result = []
+    result = [["--version"]]
     for name, words in WORDS.items():
         own: list[Words] = [[], *([option] for option in fast.COMMANDS.get(name, fast.COMMANDS["list"])[1])]
         for before, option, form, rest in itertools.product(GLOBAL, own, FORMATS, words):
@@ -83,7 +83,7 @@ def test_every_fast_form_says_what_typer_says(here: Path, monkeypatch: pytest.Mo
         ["-0", "list"],
         ["resolve", "--bytes", "a"],
         ["delete", "a"],
-        ["--version"],
+        ["--version", "-q"],
     ],
 )
 def test_anything_else_is_left_to_typer(words: list[str]) -> None:
