@@ -15,6 +15,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ CHANGES = GROWS | {
     "flock",
 }
 ALL = CHANGES | {"open", "openat", "read", "pread64", "getdents64", "fchmod", "fdatasync", "syncfs", "close"}
+CALLS = {"error=EIO": ALL, "error=ENOSPC": GROWS, "signal=KILL": CHANGES}
 EIO, ENOSPC = 1, 9  # what imgtool exits with
 
 State = dict[str, tuple[str, dict[str, str]]]
@@ -83,9 +85,8 @@ def strace(*options: str, log: Path, store: Imgtool, args: Sequence[str | Path])
 def points(store: Imgtool, args: Sequence[str | Path], log: Path) -> list[Point]:
     """All system calls on the store that a run without a fault makes, in their order."""
     # `?`: where the machine has such a call.
-    code, err = strace(
-        "-e", "trace=" + ",".join(f"?{call}" for call in sorted(ALL)), log=log, store=store, args=args
-    )
+    trace = "trace=" + ",".join(f"?{call}" for call in sorted(ALL))
+    code, err = strace("-e", trace, log=log, store=store, args=args)
     assert code == 0, err.decode()
     seen: dict[tuple[str, str], int] = {}
     found = []
@@ -119,12 +120,12 @@ def state(store: Imgtool) -> State:
     return {r["name"]: (r["target"]["digest"], r.get("labels", {})) for r in store.records()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _tracing_works(request: pytest.FixtureRequest) -> None:
-    if request.module is not None and shutil.which("strace"):
-        done = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True)
-        if done.returncode:
-            pytest.skip(f"strace may not trace here: {done.stderr.decode().strip()}")
+def need_tracing() -> None:
+    """Skip the test, saying why, unless strace may trace here."""
+    need("strace")
+    done = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"strace may not trace here: {done.stderr.decode().strip()}")
 
 
 def prepare(kind: str, store: Imgtool, hello: Path, tmp_path: Path) -> Scenario:
@@ -158,48 +159,46 @@ def prepare(kind: str, store: Imgtool, hello: Path, tmp_path: Path) -> Scenario:
 
 
 def copy_of(store: Imgtool, to: Path) -> Imgtool:
-    """The store as it was, times included, in a fresh place of the same length of path."""
-    if to.exists():
-        shutil.rmtree(to)
+    """The store as it was, times included, in a fresh place."""
     subprocess.run(["cp", "-a", store.root, to], check=True)
     return Imgtool(to)
 
 
-@pytest.mark.parametrize("fault", ["signal=KILL", "error=EIO", "error=ENOSPC"])
+@pytest.mark.parametrize("fault", CALLS)
 @pytest.mark.parametrize("kind", ["ingest", "tag", "update", "rename", "delete", "gc"])
 def test_a_fault_leaves_the_old_state_or_the_new(
     kind: str, fault: str, store: Imgtool, hello: Path, tmp_path: Path
 ) -> None:
     """Killed or failed at any call: nothing half done, no lock left, and the same command then succeeds."""
-    need("strace")
+    need_tracing()
     scenario = prepare(kind, store, hello, tmp_path)
-    log = tmp_path / "log"
-    calls = {"error=EIO": ALL, "error=ENOSPC": GROWS, "signal=KILL": CHANGES}[fault]
-    copy_of(store, tmp_path / "trial")(*scenario.args)  # compiles what is not: those are calls too
-    all_points = points(copy_of(store, tmp_path / "trial"), scenario.args, log)
-    tried = sample([point for point in all_points if point.call in calls])
+    copy_of(store, tmp_path / "first")(*scenario.args)  # compiles what is not: those are calls too
+    all_points = points(copy_of(store, tmp_path / "second"), scenario.args, tmp_path / "log")
+    tried = sample([point for point in all_points if point.call in CALLS[fault]])
     assert len(tried) >= 3
-    failures = []
-    for point in tried:
-        trial = copy_of(store, tmp_path / "trial")
-        inject = f"inject={point.call}:{fault}:when={point.n}"
-        code, err = strace(
-            "-e", f"trace={point.call}", "-e", inject, log=log, store=trial, args=scenario.args
-        )
-        hit = "".join(
-            line
-            for line in log.read_text(errors="replace").splitlines(True)
-            if "INJECTED" in line or "+++" in line
-        )
-        where = f"{inject} in {point.area}: exit {code}\n{err.decode()}{hit}"
+
+    def attempt(number: int) -> AssertionError | None:
         try:
-            check_told(point, fault, code, err, hit, kind, where)
-            check_state(scenario, trial, code, where)
-            check_next(scenario, trial, where)
+            check_point(tried[number], fault, kind, scenario, copy_of(store, tmp_path / f"trial-{number}"))
         except AssertionError as failure:
-            failures.append(failure)
+            return failure
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        failures = [failure for failure in pool.map(attempt, range(len(tried))) if failure]
     if failures:
         raise ExceptionGroup(f"{len(failures)} of {len(tried)} points", failures)
+
+
+def check_point(point: Point, fault: str, kind: str, scenario: Scenario, trial: Imgtool) -> None:
+    """Run the command with the fault at `point`, then judge what it said, what it left, what follows."""
+    inject, log = f"inject={point.call}:{fault}:when={point.n}", trial.root.with_suffix(".log")
+    code, err = strace("-e", f"trace={point.call}", "-e", inject, log=log, store=trial, args=scenario.args)
+    hit = "\n".join(re.findall(r".*INJECTED.*|.*[+]{3}.*", log.read_text(errors="replace")))
+    where = f"{inject} in {point.area}: exit {code}\n{err.decode()}{hit}"
+    check_told(point, fault, code, err, hit, kind, where)
+    check_state(scenario, trial, code, where)
+    check_next(scenario, trial, where)
 
 
 def check_told(point: Point, fault: str, code: int, err: bytes, log: str, kind: str, where: str) -> None:
