@@ -7,7 +7,6 @@ Its bytes become an object when the engine renames `data` into the objects tree.
 from __future__ import annotations
 
 import os
-import random
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -217,6 +216,8 @@ def _lock(engine: Engine, path: str, ref: str, *, wait: bool) -> int:
     lock = inside(path, "lock")
     for attempt in range(_TRIES if wait else 1):
         if attempt:
+            import random
+
             time.sleep(random.uniform(0, 2**attempt / 1000 * 0.5))
         fd = open_lock(lock)
         try:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from imgtool.digest import Digest
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument
 from imgtool.model import Descriptor
 from imgtool.oci.strictjson import LIMIT
-from imgtool.stores import Provider
+
+if TYPE_CHECKING:
+    from imgtool.stores import Provider
 
 
 def read(

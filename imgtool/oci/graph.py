@@ -7,7 +7,7 @@ Documents come from outside, so the walk is bounded in depth and number and visi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from imgtool.digest import Digest
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, NotFound
@@ -15,7 +15,9 @@ from imgtool.model import EMPTY, Descriptor, Platform
 from imgtool.oci import blob, descriptor, media, platforms
 from imgtool.oci.manifest import Manifest, parse
 from imgtool.oci.strictjson import load_object
-from imgtool.stores import Provider
+
+if TYPE_CHECKING:
+    from imgtool.stores import Provider
 
 DEPTH_MAX = 32
 COUNT_MAX = 100_000
@@ -24,8 +26,7 @@ Present = Callable[[Digest], bool]
 Opened = Mapping[tuple[Digest, str], Manifest]
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """A descriptor where the walk met it first.
 
     `present`: its content is there, or inline in the descriptor. `optional`: it may be absent by
@@ -40,8 +41,7 @@ class Node:
     manifest: Manifest | None = None
 
 
-@dataclass(frozen=True)
-class Graph:
+class Graph(NamedTuple):
     """All that some roots reach, in the order of the documents, parents before children."""
 
     nodes: tuple[Node, ...]

@@ -7,11 +7,10 @@ document is one kind: what another program could read as the other kind is refus
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from imgtool.errors import InvalidArgument
-from imgtool.model import Descriptor
+from imgtool.model import EMPTY, Descriptor
 from imgtool.oci import descriptor, media
 from imgtool.oci.strictjson import check_keys, kind, load_object
 
@@ -28,8 +27,7 @@ _FIELDS = (
 )
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """A document that refers to other content.
 
     `layers` are the blobs of an OCI artifact manifest, which has no `config`. `subject` is what the
@@ -42,7 +40,7 @@ class Manifest:
     manifests: tuple[Descriptor, ...] = ()
     subject: Descriptor | None = None
     artifact_type: str = ""
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = EMPTY
 
     @property
     def is_index(self) -> bool:
