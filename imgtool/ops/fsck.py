@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from imgtool.digest import Digest
@@ -39,19 +40,17 @@ def check(
     Raises:
         FailedPrecondition, PermissionDenied: the store must not be read, see `disk.open_store`.
     """
-    root = os.path.abspath(root)
+    root = os.path.realpath(root)
     lost: set[str] = set()
     for problem in Files(root, quick=quick, progress=progress).problems():
         if problem.level == ERROR:
             lost.add(problem.name)
         yield problem
-    try:
-        store = open_store(root)
-    except DataLoss:
-        return
-    with store:
+    # What stops us here, such as a directory that cannot be listed, is told already.
+    with suppress(DataLoss), open_store(root) as store:
         for namespace in store.namespaces.list(on_error=_told):
-            yield from _Graph(store, namespace.name, lost).problems()
+            with suppress(ImgtoolError):
+                yield from _Graph(store, namespace.name, lost).problems()
 
 
 class _Graph:
@@ -101,7 +100,7 @@ class _Graph:
             document = self._read(info)
         except NotFound:
             return []
-        except DataLoss as error:
+        except ImgtoolError as error:
             return self._unreadable(digest, error)
         problem = partial(Problem, namespace=self._ns, name=digest)
         found = [
@@ -153,12 +152,12 @@ class _Graph:
             return []
         except InvalidArgument as error:
             return [problem(f"{what}: {error.message}")]
-        except DataLoss as error:
+        except ImgtoolError as error:
             return self._unreadable(target.digest, error)
         self._sound.add((target.digest, target.media_type))
         return []
 
-    def _unreadable(self, digest: Digest, error: DataLoss) -> list[Problem]:
+    def _unreadable(self, digest: Digest, error: ImgtoolError) -> list[Problem]:
         """What there is to tell of an object that does not have its bytes, or of its record."""
         return [] if digest in self._lost else [Problem(ERROR, "object", "", digest, error.message)]
 

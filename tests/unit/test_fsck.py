@@ -1,0 +1,346 @@
+"""What fsck can tell that fixtures cannot show: modes, races, cost, and that it is silent about sound stores.
+
+The kinds of damage are in `fixtures/fsck-*`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import re
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from imgtool.digest import BLAKE3, SHA256, Digest
+from imgtool.disk import DiskStore, open_store
+from imgtool.disk.check import ERROR, REMARK, Problem, settled
+from imgtool.errors import ImgtoolError
+from imgtool.model import ContentInfo, Descriptor, Image, Lease, Namespace
+from imgtool.ops import fsck, gc
+from imgtool.stores import Commit, Put
+
+NS = "default"
+TYPE = "application/octet-stream"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[DiskStore]:
+    with open_store(str(root)) as opened:
+        yield opened
+
+
+def put(store: DiskStore, name: str, data: bytes, ns: str = NS, algorithm: str = SHA256) -> Digest:
+    """Publish `data` as the image `name`, as ingest does."""
+    digest = Digest.of(data, algorithm)
+    with store.content(ns).stage(algorithm=algorithm) as writer:
+        writer.write(data)
+        store.publish(ns, [Commit(writer)], [Put(Image(name, Descriptor(TYPE, digest, len(data))), True)])
+    return digest
+
+
+def problems(root: Path, level: str | None = None) -> list[Problem]:
+    return [problem for problem in fsck.check(str(root)) if level in (None, problem.level)]
+
+
+def the_problem(level: str = ERROR) -> Problem:
+    return Problem(level, "content", NS, "sha256:0", "its object is missing")
+
+
+# --- looking again -----------------------------------------------------------------------------------
+
+
+def looks(path: Path, *then: Callable[[Path], list[Problem]]) -> Callable[[], list[Problem]]:
+    """A look that does each of `then` in turn, the last one for ever."""
+    turns = list(then)
+
+    def look() -> list[Problem]:
+        return (turns.pop(0) if len(turns) > 1 else turns[0])(path)
+
+    return look
+
+
+def wrong(path: Path) -> list[Problem]:
+    return [the_problem()]
+
+
+def right(path: Path) -> list[Problem]:
+    return []
+
+
+def wrong_while_it_changes(path: Path) -> list[Problem]:
+    new = path.with_name("new")
+    new.touch()
+    new.rename(path)
+    return [the_problem()]
+
+
+def test_what_is_wrong_at_the_first_look_only_is_no_problem(tmp_path: Path) -> None:
+    """A gc that removes a record and its object comes between the look at the one and at the other."""
+    assert settled(looks(tmp_path / "x", wrong, right)) == []
+
+
+def test_what_is_wrong_while_the_file_stays_the_same_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    assert settled(looks(tmp_path / "x", wrong), str(tmp_path / "x")) == [the_problem()]
+
+
+def test_what_is_wrong_only_while_the_file_is_replaced_is_no_problem(tmp_path: Path) -> None:
+    """The record was deleted, collected and published anew between two looks: it is another one."""
+    (tmp_path / "x").touch()
+    look = looks(tmp_path / "x", wrong, wrong_while_it_changes, right)
+    assert settled(look, str(tmp_path / "x")) == []
+
+
+def test_what_is_wrong_after_the_file_has_changed_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    look = looks(tmp_path / "x", wrong, wrong_while_it_changes, wrong)
+    assert settled(look, str(tmp_path / "x")) == [the_problem()]
+
+
+def test_looking_comes_to_an_end_when_the_file_changes_all_the_time(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    assert settled(looks(tmp_path / "x", wrong_while_it_changes), str(tmp_path / "x")) == []
+
+
+def test_no_command_beside_it_makes_fsck_report_an_error(root: Path) -> None:
+    """Objects and records vanish and come back under its eyes; none of that is damage."""
+    data = [b"%d" % i * 5000 for i in range(4)]
+    failures: list[Exception] = []
+    done = threading.Event()
+
+    def change(seed: int) -> None:
+        choose = random.Random(seed)
+        try:
+            with open_store(str(root)) as store:
+                for _ in range(60):
+                    name = f"image-{choose.randrange(3)}"
+                    put(store, name, choose.choice(data), choose.choice([NS, "other"]))
+                    for ns in (NS, "other"):
+                        try:
+                            store.images(ns).delete(f"image-{choose.randrange(3)}")
+                        except ImgtoolError:
+                            continue
+                    if choose.random() < 0.5:
+                        gc.collect(store)
+        except Exception as error:
+            failures.append(error)
+
+    def all_changes() -> None:
+        threads = [threading.Thread(target=change, args=(seed,)) for seed in (1, 2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        done.set()
+
+    threading.Thread(target=all_changes).start()
+    runs = 0
+    while not done.is_set():
+        assert problems(root) == []
+        runs += 1
+    assert failures == []
+    assert runs > 3
+    assert problems(root) == []
+
+
+# --- silence -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_fsck_has_nothing_to_say_of_what_imgtool_does(store: DiskStore, root: Path, seed: int) -> None:
+    """Every way in which a record may come and go leaves a store that is sound, and a log that agrees
+    with it.
+    """
+    choose = random.Random(seed)
+    digests: list[Digest] = []
+
+    def lease() -> None:
+        store.leases(NS).create(Lease(f"lease-{choose.randrange(3)}"))
+
+    def expired_lease() -> None:
+        store.leases(NS).create(Lease("old", {"containerd.io/gc.expire": "2001-01-01T00:00:00Z"}))
+
+    def ingest() -> None:
+        with store.content(NS).writer(f"ref-{choose.randrange(3)}", size=100) as writer:
+            writer.write(b"half")
+
+    def label() -> None:
+        store.content(NS).update(ContentInfo(choose.choice(digests), 0, {"x": str(choose.random())}))
+
+    actions: list[Callable[[], object]] = [
+        lambda: digests.append(
+            put(store, f"image-{choose.randrange(4)}", choose.randbytes(9), algorithm=BLAKE3)
+        ),
+        lambda: store.images(NS).delete(f"image-{choose.randrange(4)}"),
+        lambda: store.images(NS).rename("image-1", "image-2"),
+        lambda: gc.collect(store),
+        lambda: store.leases(NS).add(f"lease-{choose.randrange(3)}", "content", choose.choice(digests)),
+        lambda: store.leases(NS).delete(f"lease-{choose.randrange(3)}"),
+        lambda: store.namespaces.delete(NS),
+        lambda: store.namespaces.update(Namespace(NS, {"a": str(choose.random())})),
+        lease,
+        expired_lease,
+        ingest,
+        label,
+    ]
+    for _ in range(60):
+        try:
+            choose.choice(actions)()
+        except (ImgtoolError, IndexError):
+            continue
+    assert problems(root) == []
+
+
+def test_fsck_writes_nothing(store: DiskStore, root: Path) -> None:
+    """It must work on a disk that is failing, and on one that is mounted read-only."""
+    put(store, "app", b"hello")
+    store.close()
+    before = {path: path.lstat().st_mtime_ns for path in [root, *root.rglob("*")]}
+    problems(root)
+    assert {path: path.lstat().st_mtime_ns for path in [root, *root.rglob("*")]} == before
+
+
+def test_fsck_of_a_directory_that_is_no_store_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").touch()
+    assert problems(tmp_path) == []
+
+
+# --- what fixtures cannot lay out ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "mode"),
+    [
+        ("imgtool.toml", 0o644),
+        ("objects", 0o755),
+        ("objects/sha256/2c", 0o700 | 0o022),
+        ("objects/sha256/2c/f24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824", 0o4444),
+        ("namespaces/default/images/app.toml", 0o644),
+        ("namespaces/default/namespace.toml", 0o400),
+        ("namespaces/default/log", 0o644),
+    ],
+)
+def test_another_mode_is_a_remark(store: DiskStore, root: Path, place: str, mode: int) -> None:
+    """git and cp change modes; who may write to a published file may break it by accident."""
+    put(store, "app", b"hello")
+    expected = (root / place).stat().st_mode & 0o7777
+    (root / place).chmod(mode)
+    assert problems(root) == [
+        Problem(REMARK, "mode", "", place, f"is {mode:04o}, expected {expected:04o}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "objects",
+        "objects/sha256",
+        "objects/sha256/2c",
+        "ingests",
+        "tmp",
+        "locks",
+        "cache",
+        "namespaces",
+        "namespaces/default",
+        "namespaces/default/images",
+        "namespaces/default/content",
+        "namespaces/default/content/sha256/2c",
+        "namespaces/default/leases",
+    ],
+)
+def test_a_directory_that_is_a_link_is_an_error(store: DiskStore, root: Path, place: str) -> None:
+    """None is followed, so what it leads to is lost to the store."""
+    put(store, "app", b"hello")
+    store.leases(NS).create(Lease("keep"))
+    (root / "cache").mkdir(mode=0o700)
+    store.content(NS).writer("ref").close()
+    (root / place).rename(root.with_name("elsewhere"))
+    (root / place).symlink_to(root.with_name("elsewhere"))
+    told = Problem(ERROR, "file", "", place, f"'{place}' is a symbolic link, expected a directory")
+    assert told in problems(root)
+
+
+def test_an_object_that_the_disk_cannot_read_is_an_error_and_the_rest_is_checked(
+    store: DiskStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad sector must not hide what else is wrong."""
+    first, second = sorted([put(store, "a", b"hello"), put(store, "b", b"world")])
+    readv = os.readv
+
+    def bad_sector(fd: int, buffers: list[memoryview]) -> int:
+        if os.readlink(f"/proc/self/fd/{fd}") == store.engine.layout.object(first):
+            raise OSError(errno.EIO, "Input/output error")
+        return readv(fd, buffers)
+
+    monkeypatch.setattr(os, "readv", bad_sector)
+    damaged = Path(store.engine.layout.object(second))
+    damaged.chmod(0o600)
+    damaged.write_bytes(b"xxxxx")
+    damaged.chmod(0o444)
+    assert [(p.name, p.what) for p in problems(root)] == [
+        (first, "cannot be read: input/output error"),
+        (second, f"hashes to {Digest.of(b'xxxxx')}"),
+    ]
+
+
+def test_hashing_takes_no_memory_for_large_objects(store: DiskStore, root: Path) -> None:
+    """A layer of many gigabytes is checked on a small machine."""
+    size = 64 << 20
+    with store.content(NS).writer("large") as writer:
+        for _ in range(64):
+            writer.write(bytes(size // 64))
+        writer.commit()
+    tracemalloc.start()
+    try:
+        assert problems(root) == []
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_quick_hashes_no_object(store: DiskStore, root: Path) -> None:
+    """`progress` counts what is hashed."""
+    put(store, "app", b"hello")
+    hashed: list[int] = []
+    list(fsck.check(str(root), progress=hashed.append))
+    assert sum(hashed) == len(b"hello")
+    list(fsck.check(str(root), quick=True, progress=hashed.append))
+    assert sum(hashed) == len(b"hello")
+
+
+def test_the_log_is_read_line_by_line(store: DiskStore, root: Path) -> None:
+    """It grows for ever."""
+    put(store, "app", b"hello")
+    log = root / "namespaces" / NS / "log"
+    with log.open("ab") as file:
+        for _ in range(2000):
+            file.write(log.read_bytes()[:2000].split(b"\n")[0] + b"\n")
+    with log.open("rb") as file:
+        size = len(file.read())
+    tracemalloc.start()
+    try:
+        assert problems(root) == []
+        assert tracemalloc.get_traced_memory()[1] < (2 << 20) + size // 4
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_manual_tells_every_kind_of_problem() -> None:
+    """The kinds are an interface: scripts filter by them."""
+    top = Path(__file__).resolve().parents[2]
+    manual = (top / "man" / "imgtool-fsck.1").read_text()
+    section = manual.partition(".SH PROBLEMS")[2].partition(".SH ")[0]
+    told = set(re.findall(r"^\.TP\n\.BR? (\w+)", section, re.M))
+    lines = [line for path in top.glob("fixtures/fsck-*/stdout") for line in path.read_text().splitlines()]
+    seen = {line.split()[1] for line in lines if line.startswith(("error ", "remark "))}
+    assert told == seen | {"mode"}
