@@ -44,6 +44,7 @@ def _try(
 def create(path: str) -> int:
     """A new private file, open for reading and writing; the name must be free."""
     fd: int = _try(os.open, path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE)
+    _be_private(fd, os.fstat(fd).st_mode)
     return fd
 
 
@@ -61,13 +62,23 @@ def open_or_create(path: str) -> int:
         if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
             raise _not_a_file(path) from None
         raise
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
         os.close(fd)
         raise _not_a_file(path)
-    if stat.S_IMODE(status.st_mode) & PRIVATE_MODE != PRIVATE_MODE:
-        set_mode(fd, PRIVATE_MODE)  # the umask took it
+    _be_private(fd, mode)
     return fd
+
+
+def _be_private(fd: int, mode: int) -> None:
+    """Give the owner back what the umask took."""
+    if mode & PRIVATE_MODE == PRIVATE_MODE:
+        return
+    try:
+        set_mode(fd, PRIVATE_MODE)
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def _not_a_file(path: str) -> DataLoss:

@@ -23,10 +23,12 @@ _SEAL_LENGTH = len(_SEAL) + 64 + 1
 _SEALED = re.compile(rb".{%d}[0-9a-f]{64}\n?" % len(_SEAL), re.DOTALL)
 _DOTS_MAX = 16
 _NESTING_MAX = 16
+_TABLES_MAX = 1000
 
 # Characters that a terminal or an editor may act on, and that TOML lets stand raw.
 _ESCAPED = "[\x7f-\x9f\u2028\u2029\ufeff\u202a-\u202e\u2066-\u2069]"
-_STRINGS = rb'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\''
+# Strings of one line, also those without an end; and the begin of one of many lines, in a group.
+_STRINGS = rb'("""|\'\'\').*|"(?:[^"\\]|\\.)*"?|\'[^\']*\'?'
 _LINE = re.compile(
     r'(?:([A-Za-z0-9_-]+)|"([^"\\\x00-\x1f\x7f]*)") = (?:"([^"\\\x00-\x1f\x7f]*)"|(0|[1-9][0-9]{0,18}))'
 )
@@ -142,10 +144,23 @@ def _tomllib(text: str, path: str) -> Record:
 
 
 def _is_deep(body: bytes) -> bool:
-    """Whether tomllib would take long, or fail: dotted keys are quadratic in it, and nesting recurses."""
+    """Whether tomllib would take long, or fail: dotted keys are quadratic in it, and nesting recurses.
+    A string of many lines could hide them; no record has one.
+    """
+    if body.count(b"\n[") > _TABLES_MAX:
+        return True
     for line in body.split(b"\n"):
-        if line.count(b".") > _DOTS_MAX or line.count(b"[") + line.count(b"{") > _NESTING_MAX:
-            bare = re.sub(_STRINGS, b"", line)
-            if bare.count(b".") > _DOTS_MAX or bare.count(b"[") + bare.count(b"{") > _NESTING_MAX:
+        if (
+            line.count(b".") > _DOTS_MAX
+            or line.count(b"[") + line.count(b"{") > _NESTING_MAX
+            or b'"""' in line
+            or b"'''" in line
+        ):
+            bare = re.sub(_STRINGS, rb"\1", line)
+            if (
+                bare.count(b".") > _DOTS_MAX
+                or bare.count(b"[") + bare.count(b"{") > _NESTING_MAX
+                or bare.endswith((b'"""', b"'''"))
+            ):
                 return True
     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from imgtool import clock
@@ -45,7 +46,14 @@ def publish(
     for writer in writers:
         writer.finish()
     # Before any lock is taken: syncing large content takes long.
-    atomic.sync_files(writer.path for writer in writers)
+    try:
+        atomic.sync_files(writer.path for writer in writers)
+    except ImgtoolError:
+        # Linux may take the bytes for written from here on: nobody shall sync these files once more.
+        for writer in writers:
+            with suppress(ImgtoolError):
+                writer.drop()
+        raise
 
     edits: list[Edit[Any]] = []
     existed = [False] * len(commits)
@@ -71,7 +79,7 @@ def publish(
         ns, edits, [(writer.path, digest) for writer, digest in zip(writers, digests, strict=True)]
     )
     for writer in writers:
-        writer.committed()
+        writer.drop()
     put_outcomes = iter(outcomes[first_put:])
     return Outcome(
         Published(
@@ -132,8 +140,8 @@ def _content(
     now = clock.now()
     if old is None:
         return ContentInfo(digest, size, without_empty(commit.labels), created=now, updated=now)
-    labels = without_empty({**old.labels, **commit.labels})
-    if keep or (labels == dict(old.labels) and old.size == size):
+    labels = dict(old.labels) if keep else without_empty({**old.labels, **commit.labels})
+    if labels == dict(old.labels) and old.size == size:
         return old
     return replace(old, labels=labels, size=size, updated=now)
 

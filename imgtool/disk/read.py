@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from imgtool.disk.layout import inside
 from imgtool.errors import DataLoss, from_oserror
@@ -56,6 +57,15 @@ def read_regular(path: str, limit: int) -> bytes:
     if len(data) > limit:
         raise DataLoss(f"'{path}' is longer than {limit} bytes")
     return data
+
+
+@contextmanager
+def errors(what: str) -> Iterator[None]:
+    """Turn what the machine refuses while `what` is read into an imgtool error."""
+    try:
+        yield
+    except OSError as error:
+        raise from_oserror(error, f"cannot read {what}") from error
 
 
 def read_fd(fd: int, count: int, step: int | None = None) -> bytes:

@@ -232,7 +232,7 @@ class FileWriter:
         return view
 
     def _drop_rest(self) -> None:
-        """Cut the file at the offset: what lies behind it is kept from before, or part of a write that failed."""
+        """Cut off what lies behind the offset: kept from before, or part of a write that failed."""
         if os.fstat(self._fd).st_size != self._offset:
             atomic.truncate(self._fd, self._offset)
         self._kept = 0

@@ -186,13 +186,13 @@ def test_what_is_told_while_another_process_is_at_work_outlives_a_power_cut(
 ) -> None:
     """The other one has made directories that both need, and has not synced them yet."""
     trial = trial_of(next(scenario for scenario in SCENARIOS if scenario.name == name))
-    mine = {"top": beside(TOP), "leaves": [beside(leaf) for leaf in LEAVES]}
+    top, leaves = beside(TOP), [beside(leaf) for leaf in LEAVES]
     told = False
 
     def other() -> None:
         nonlocal told
         with opened(trial.root) as store, suppress(Unavailable):
-            publish(store, "app", OTHER, **mine)
+            publish(store, "app", OTHER, top=top, leaves=leaves)
             told = True
         if told:
             check()
