@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from .process import SOURCE, Imgtool
+from .process import Imgtool
 
-CORPUS = Path(os.environ.get("IMGTOOL_SHARED") or SOURCE.parent / "shared") / "corpus"
+CORPUS = Path(os.environ.get("IMGTOOL_SHARED") or Path(__file__).parents[3] / "shared") / "corpus"
 LIMIT = 4 << 20  # bytes of one member; the largest here has less than 1 MiB
 
 
