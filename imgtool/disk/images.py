@@ -35,13 +35,14 @@ class DiskImages:
         return [name for name, _ in self._engine.named(IMAGE, directory, lambda _: None)]
 
     def list(self, *filters: str, on_error: OnError = None) -> Iterator[Image]:
+        images = self._engine.scan(IMAGE, self._ns, self._engine.layout.images(self._ns), on_error)
+        if not filters:
+            yield from images
+            return
         from imgtool.filters import compile, image_fields
 
         matches = compile(filters).matches
-        directory = self._engine.layout.images(self._ns)
-        for image in self._engine.scan(IMAGE, self._ns, directory, on_error):
-            if matches(image_fields(image)):
-                yield image
+        yield from (image for image in images if matches(image_fields(image)))
 
     def create(self, image: Image, *, needs: Iterable[Digest] = ()) -> Image:
         image = check_image(image)

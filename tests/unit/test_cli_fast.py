@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from imgtool.cli.context import Context
 from imgtool.digest import Digest
 from imgtool.disk import open_store
 from imgtool.model import Descriptor, Image
-from tests.fixture_runner import Result, run_here
+from tests.fixture_runner import ROOT, WORLD, Result, run_here
 
 Words = list[str]
 GLOBAL: list[Words] = [
@@ -88,3 +90,36 @@ def test_every_fast_form_says_what_typer_says(here: Path, monkeypatch: pytest.Mo
 )
 def test_anything_else_is_left_to_typer(words: list[str]) -> None:
     assert fast.invoke(words, Context()) is False
+
+
+# What costs more than a millisecond to import, or is there for writing.
+NEEDLESS = {"typer", "dataclasses", "inspect", "pathlib", "subprocess", "tempfile", "calendar", "random"} | {
+    "json",
+    "imgtool.filters",
+    "imgtool.stores",
+    "imgtool.disk.content",
+    "imgtool.disk.publish",
+    "imgtool.oci.graph",
+}
+
+
+@pytest.mark.parametrize("words", [["list"], ["resolve", "a"], ["exists", "a"], ["--version"]])
+def test_the_fast_way_imports_only_what_it_needs(words: list[str], tmp_path: Path) -> None:
+    """Time is lost an import at a time, by people who do not see it."""
+    script = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "from imgtool.cli.main import run\n"
+        f"run({words!r})\n"
+        f"needless = {NEEDLESS!r} & (set(sys.modules) - before)\n"
+        "sys.exit(' '.join(needless) or 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**WORLD, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
