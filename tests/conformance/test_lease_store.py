@@ -137,6 +137,18 @@ def test_resources_are_added_and_let_go_one_by_one(leases: LeaseStore) -> None:
     assert leases.get("l").labels == {"k": "v"}
 
 
+def test_resources_are_text(store: Store, leases: LeaseStore) -> None:
+    """What cannot be written as UTF-8 cannot be held."""
+    leases.create(Lease("l"))
+    with unchanged(store):
+        each_raises(
+            InvalidArgument,
+            lambda: leases.add("l", "content", "\udcff"),
+            lambda: leases.add("l", "\udcff", "a"),
+            lambda: leases.create(Lease("m", {}, {"content": ("\udcff",)})),
+        )
+
+
 def test_a_lease_past_its_time_is_there_until_gc(leases: LeaseStore) -> None:
     """Reading removes nothing."""
     leases.create(Lease("l", {"containerd.io/gc.expire": "2001-01-01T00:00:00Z"}))

@@ -143,6 +143,24 @@ def test_an_ingest_that_was_taken_up_meanwhile_stays(store: Store, monkeypatch: 
         writer.write(b"abc")
         with store.removing() as remove:
             remove(Garbage(content={}, leases={}, objects={}, litter=[litter]))
+        assert [status.ref for status in store.content(NS).statuses()] == ["ref"]
         size = writer.status().offset
         assert size >= 3
         assert writer.commit().size == size
+
+
+def test_what_is_gone_already_is_as_good_as_removed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user aborted, deleted or let go between gc's look and its removal; or a removal is repeated."""
+    begin(store.content(NS), "ref", b"abc")
+    digest = add(store, b"x")
+    store.leases(NS).create(Lease("l"))
+    tomorrow(monkeypatch)
+    garbage = Garbage({NS: [digest]}, {NS: ["l"]}, {digest: 1}, store.litter(frozenset()))
+    store.content(NS).abort("ref")
+    for _ in range(2):
+        with store.removing() as remove:
+            remove(garbage)
+    assert list(store.objects()) == []
+    assert list(store.litter(frozenset())) == []
+    assert list(store.content(NS).list()) == []
+    assert list(store.leases(NS).list()) == []
