@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from imgtool import clock
 from imgtool.digest import Digest, Hasher, new_hasher
-from imgtool.disk import atomic, read
+from imgtool.disk import atomic, copying, read
+from imgtool.disk.copying import READ, Behind
 from imgtool.disk.reader import FileReader
-from imgtool.errors import FailedPrecondition, ImgtoolError, InvalidArgument, from_oserror
+from imgtool.errors import FailedPrecondition, InvalidArgument, from_oserror
 from imgtool.model import ContentInfo, IngestStatus
 
 if TYPE_CHECKING:
     from typing import Self
 
     from typing_extensions import Buffer
-
-_READ = 1 << 20
-_COPY = 16 << 20
 
 
 class Place(Protocol):
@@ -106,9 +104,9 @@ class FileWriter:
         if not self._kept and os.fstat(fd).st_size:
             self._copy_in_kernel(fd, most)
         # What the kernel could not copy, such as files of /proc that claim to have a size, or nothing.
-        buffer = memoryview(bytearray(_READ))
+        buffer = memoryview(bytearray(READ))
         while most is None or self._offset - start < most:
-            want = _READ if most is None else min(_READ, most - (self._offset - start))
+            want = READ if most is None else min(READ, most - (self._offset - start))
             try:
                 count = os.readv(fd, [buffer[:want]])
             except OSError as error:
@@ -220,7 +218,7 @@ class FileWriter:
         """Step over the bytes of `view` that are there already; what is left begins with a difference."""
         while view and self._kept:
             with read.errors(self._what()):
-                there = os.pread(self._fd, min(len(view), self._kept, _READ), self._offset)
+                there = os.pread(self._fd, min(len(view), self._kept, READ), self._offset)
             here = view[: len(there)]
             if not there or here != there:
                 self._drop_rest()
@@ -239,64 +237,20 @@ class FileWriter:
 
     def _hash_file(self, until: int) -> None:
         """Hash the file from the offset up to `until`, and move there."""
-        buffer = memoryview(bytearray(_READ))
-        while self._offset < until:
-            with read.errors(self._what()):
-                count = os.preadv(self._fd, [buffer[: min(_READ, until - self._offset)]], self._offset)
-            if not count:
-                raise ImgtoolError(f"{self._what()} became shorter while it was written")
-            self._hasher.update(buffer[:count])
-            self._offset += count
+        for chunk in copying.chunks(self._fd, self._offset, until, self._what()):
+            self._hasher.update(chunk)
+            self._offset += len(chunk)
 
     def _hashed_anew(self, algorithm: str) -> Digest:
         """The digest in another algorithm than the one that was asked for at first."""
         hasher = new_hasher(algorithm)
         with self.reader() as reader:
-            while data := reader.read(_READ):
+            while data := reader.read(READ):
                 hasher.update(data)
         return Digest.from_hasher(algorithm, hasher)
 
     def _copy_in_kernel(self, fd: int, most: int | None) -> None:
-        """Copy, as far as the kernel can, without passing through this process, and hash the copy one
-        step behind: what is hashed is what is stored, even if the source is being rewritten.
-        """
-        begin = end = self._offset
-        failure: list[BaseException] = []
-        ready = threading.Condition()
-        done = False
-
-        def hash_behind() -> None:
-            try:
-                while True:
-                    with ready:
-                        ready.wait_for(lambda: done or end > self._offset)
-                        until = end
-                    if until == self._offset:
-                        return
-                    self._hash_file(until)
-            except BaseException as error:
-                failure.append(error)
-
-        thread = threading.Thread(target=hash_behind)
-        try:
-            while not failure:
-                want = _COPY if most is None else min(_COPY, most - (end - begin))
-                count = atomic.copy_range(fd, self._fd, want, end) if want else 0
-                if not count:
-                    break
-                with ready:
-                    end += count
-                    ready.notify()
-                if not thread.ident:
-                    thread.start()
-        except OSError as error:
-            if end != begin:
-                raise from_oserror(error, "cannot copy") from error
-        finally:
-            with ready:
-                done = True
-                ready.notify()
-            if thread.ident:
-                thread.join()
-        if failure:
-            raise failure[0]
+        with Behind() as behind:
+            copying.in_kernel(
+                fd, self._fd, self._offset, most, lambda end: behind.do(partial(self._hash_file, end))
+            )
