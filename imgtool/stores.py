@@ -7,7 +7,8 @@ both pass the suites in `tests/conformance/`. Functions take the narrowest proto
 
 Every method may raise InvalidArgument for an argument that could never be right, and PermissionDenied,
 ResourceExhausted, Unavailable or ImgtoolError for what the machine refuses; only what says more is
-listed. A change that raised has changed nothing. A change that returned is durable.
+listed. A change that raised has changed nothing, but for one exception: content that already exists
+is put under the writer's lease all the same. A change that returned is durable.
 
 `filters` are containerd's (see `imgtool.filters`): arguments are OR, commas inside one are AND, none
 match everything. Lists are in byte order of the name, id or digest.
@@ -216,15 +217,16 @@ class Ingester(Protocol):
         algorithm: str | None = None,
         lease: str | None = None,
     ) -> Writer:
-        """Start or resume the write named `ref`, at the end of the bytes it has.
+        """Start or resume the write named `ref`, at the end of the bytes it has; also one that has
+        expired, as long as no gc has come by.
 
         Args:
             ref: names the write while it lasts, not the content; 1 to 1,024 bytes of UTF-8.
             size: its length if known; a resumed write that was opened with another one starts over.
             expected: what the bytes will hash to; it also chooses the algorithm.
             algorithm: what to hash with where nothing is expected; sha256 unless said.
-            lease: the lease that holds the ingest and then the content; without one the ingest
-                expires after 24 h.
+            lease: the lease that holds the ingest and then the content, if it is still there; without
+                one a new ingest expires after 24 h, and a resumed one keeps the lease it has.
 
         Raises:
             AlreadyExists: `expected` is recorded in this namespace and whole.
@@ -296,6 +298,7 @@ class ImageStore(Protocol):
             NotFound: neither is there.
             AlreadyExists: `new` has another target.
             FailedPrecondition: the target is not `if_target`.
+            InvalidArgument: both names are the same.
         """
 
     def delete(self, name: str, *, target: Digest | None = None) -> Image:

@@ -98,8 +98,6 @@ def open_named(
     place = Named(path, _lock(engine, path, ref, wait=True), ref)
     try:
         before = _load(path)
-        if before is not None and before["lease"] is None and _is_past(before["expires"]):
-            before = None  # gc may take it at any time: nobody relies on its bytes
         if before is None:
             place.started = clock.now()
         else:
