@@ -305,10 +305,10 @@ class Files:
         yield from problems
         for key in keys:
             directory = inside(self._layout.ingests, key)
-            if not re.fullmatch(r"[0-9a-f]{64}", key, re.ASCII) or not os.path.isdir(directory):
+            if not re.fullmatch(r"[0-9a-f]{64}", key, re.ASCII):
                 yield from self._stray(directory)
                 continue
-            entries, problems = self._scan(directory)
+            entries, problems = self._scan(directory, or_stray=True)
             yield from problems
             for entry in entries:
                 if entry not in ("ref.toml", "data", "lock"):
@@ -340,12 +340,19 @@ class Files:
 
     # --- any file
 
-    def _scan(self, directory: str) -> tuple[list[str], list[Problem]]:
-        """The names in a directory that is part of a store, and what is wrong with it."""
+    def _scan(self, directory: str, *, or_stray: bool = False) -> tuple[list[str], list[Problem]]:
+        """The names in a directory, and what is wrong with it.
+
+        Args:
+            or_stray: what lies there may be no part of the store; then it is, if it is no directory.
+        """
         try:
             status = os.lstat(directory)
-            if not os.path.isdir(directory):
-                return [], [self._problem(ERROR, "file", directory, "is not a directory")]
+            if stat.S_ISLNK(status.st_mode) or not (stat.S_ISDIR(status.st_mode) or or_stray):
+                kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "a file"
+                return [], [self._problem(ERROR, "file", directory, f"is {kind}, expected a directory")]
+            if not stat.S_ISDIR(status.st_mode):
+                return [], self._stray(directory)
             return read.entries(directory), self._mode(directory, status, (atomic.DIRECTORY_MODE,))
         except FileNotFoundError:
             return [], []
@@ -359,16 +366,13 @@ class Files:
         yield from ((directory, problem) for problem in problems)
         for algorithm in algorithms:
             above = inside(directory, algorithm)
-            prefixes, problems = self._scan_or_stray(above)
+            prefixes, problems = self._scan(above, or_stray=True)
             yield from ((above, problem) for problem in problems)
             for prefix in prefixes:
                 deep = inside(above, prefix)
-                rests, problems = self._scan_or_stray(deep)
+                rests, problems = self._scan(deep, or_stray=True)
                 yield from ((deep, problem) for problem in problems)
                 yield from ((inside(deep, rest), f"{algorithm}:{prefix}{rest}") for rest in rests)
-
-    def _scan_or_stray(self, path: str) -> tuple[list[str], list[Problem]]:
-        return self._scan(path) if os.path.isdir(path) else ([], self._stray(path))
 
     def _stray(self, path: str) -> list[Problem]:
         what = "is not part of a store; imgtool leaves it alone"
