@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.disk import atomic, codec, read, records, settings
-from imgtool.disk.layout import SUFFIX, Layout, inside, parent
+from imgtool.disk.layout import SUFFIX, Layout, base, inside, is_record, parent
 from imgtool.disk.locks import Locks
 from imgtool.disk.workspace import Workspace
 from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, ImgtoolError, ResourceExhausted
@@ -154,11 +154,10 @@ class Engine:
         """
         found = []
         for entry in read.entries(directory):
-            stem, dot, _ = entry.rpartition(".")
-            if not dot or entry != stem + SUFFIX:
+            if not is_record(entry):
                 continue
-            name = name_of_file(stem)
-            if name is None and not stem.startswith("."):
+            name = name_of_file(entry[: -len(SUFFIX)])
+            if name is None:
                 name = _collect(
                     on_error, lambda path: self._name_inside(kind, path), inside(directory, entry)
                 )
@@ -184,8 +183,8 @@ class Engine:
 
     def scan_content(self, ns: str, on_error: OnError) -> Iterator[ContentInfo]:
         """The content records of a namespace, in byte order of the digests."""
-        for _, text in read.walk_fan_out(self.layout.content(ns)):
-            if not text.endswith(SUFFIX):
+        for path, text in read.walk_fan_out(self.layout.content(ns)):
+            if not is_record(base(path)):
                 continue
             digest = _collect(on_error, _digest, text[: -len(SUFFIX)])
             if digest is None:
@@ -372,13 +371,14 @@ class Engine:
             self.warn(f"removed without a line in the log: {error.message}")
 
     def current(self, ns: str, kind: str, name: str) -> codec.Record | None:
-        """The record as the log would show it; one that cannot be read is like no line of the log."""
+        """The record as the log would show it.
+
+        Raises:
+            ImgtoolError: it cannot be read, or no record has such a name.
+        """
         if kind not in _KINDS:
             return None
-        try:
-            found = self.load(_KINDS[kind], ns, name)
-        except ImgtoolError:
-            return {}
+        found = self.load(_KINDS[kind], ns, name)
         return None if found is None else _KINDS[kind].dump(found)
 
 

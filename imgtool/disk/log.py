@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from imgtool.clock import format_time
@@ -23,6 +24,7 @@ from imgtool.digest import SHA256, Digest
 from imgtool.disk import atomic, read
 from imgtool.disk.codec import Record
 from imgtool.disk.layout import parent
+from imgtool.errors import ImgtoolError
 
 Change = tuple[str, str, Record | None, Record | None]  # kind, name, old, new
 _SEAL = b',"seal":"'
@@ -39,7 +41,8 @@ def append(
         op: the operation's id.
         now: its time, in nanoseconds since the epoch.
         changes: what it is about to do.
-        current: reads the record of a kind and name as it is, to judge the operation before.
+        current: reads the record of a kind and name as it is, to judge the operation before; what it
+            cannot read is not judged.
     """
     stamp = {"op": op, "time": format_time(now)}
     lines = [
@@ -92,7 +95,8 @@ def _cut_torn_tail(fd: int) -> int:
     end = size
     while end:
         start = max(0, end - _BLOCK)
-        block = os.pread(fd, end - start, start)
+        with read.errors("the log"):
+            block = os.pread(fd, end - start, start)
         at = block.rfind(b"\n")
         end = start + at + 1 if at >= 0 else start
         if at >= 0:
@@ -107,7 +111,8 @@ def _last_operation(fd: int, end: int) -> list[dict[str, Any]]:
     window = _BLOCK
     while True:
         start = max(0, end - window)
-        lines = os.pread(fd, end - start, start).split(b"\n")[:-1]
+        with read.errors("the log"):
+            lines = os.pread(fd, end - start, start).split(b"\n")[:-1]
         if start:
             lines = lines[1:]
         operation: list[dict[str, Any]] = []
@@ -129,12 +134,11 @@ def _void(
     void = []
     for entry in reversed(operation):
         kind, name = entry.get("kind"), entry.get("name")
-        if (
-            isinstance(kind, str)
-            and isinstance(name, str)
-            and _plain(current(kind, name)) != entry.get("new")
-        ):
-            void.append([kind, name])
+        if not (isinstance(kind, str) and isinstance(name, str)):
+            continue
+        with suppress(ImgtoolError):  # what cannot be read now may well have happened
+            if _text(current(kind, name)) != _text(entry.get("new")):
+                void.append([kind, name])
     if not void:
         return None
     return _line({"op": operation[0]["op"], "time": format_time(now), "void": void})
@@ -147,7 +151,8 @@ def entries(path: str) -> list[dict[str, Any] | None]:
     except FileNotFoundError:
         return []
     try:
-        data = read.read_fd(fd, status.st_size)
+        with read.errors(f"'{path}'"):
+            data = read.read_fd(fd, status.st_size)
     finally:
         os.close(fd)
     *lines, _torn = data.split(b"\n")
@@ -163,9 +168,9 @@ def _seal(body: bytes) -> bytes:
     return Digest.of(body, SHA256).encoded.encode() + b'"}'
 
 
-def _plain(record: Record | None) -> Any:
-    """A record as it looks when it comes back from JSON."""
-    return json.loads(json.dumps(record, default=str))
+def _text(record: Record | None) -> str:
+    """What tells a record from others, also after it has been a line of the log."""
+    return json.dumps(record, default=str, sort_keys=True)
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
