@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from imgtool.digest import Digest, new_hasher
 from imgtool.disk import atomic, check_log, codec, ingests, read, settings
 from imgtool.disk.engine import CONTENT, IMAGE, LEASE, NAMESPACE, Kind
-from imgtool.disk.layout import SUFFIX, Layout, ingest_key, inside
+from imgtool.disk.layout import SUFFIX, Layout, base, ingest_key, inside, is_record
 from imgtool.errors import DataLoss, ImgtoolError, from_oserror
 from imgtool.model import ContentInfo
 from imgtool.names import check_namespace, name_of_file
@@ -208,7 +208,7 @@ class Files:
         if os.path.lexists(self._layout.namespace_record(ns)):
             return []
         try:
-            images = any(_is_record(entry) for entry in read.entries(self._layout.images(ns)))
+            images = any(is_record(entry) for entry in read.entries(self._layout.images(ns)))
             content = any(True for _ in read.walk_fan_out(self._layout.content(ns)))
         except ImgtoolError:
             return []  # a directory that cannot be read is told of by itself
@@ -221,7 +221,7 @@ class Files:
         yield from problems
         for entry in entries:
             path = inside(directory, entry)
-            if _is_record(entry):
+            if is_record(entry):
                 yield from self._settled_record(kind, ns, path, name_of_file(entry[: -len(SUFFIX)]))
             else:
                 yield from self._stray(path)
@@ -230,7 +230,7 @@ class Files:
         for path, text in self._fan_out(self._layout.content(ns)):
             if isinstance(text, Problem):
                 yield text
-            elif _is_record(os.path.basename(path)):
+            elif is_record(base(path)):
                 yield from self._settled_record(CONTENT, ns, path, text[: -len(SUFFIX)])
             else:
                 yield from self._stray(path)
@@ -403,8 +403,3 @@ class Files:
         """The message, with paths as seen from the store."""
         root = self._layout.root
         return error.message.replace(f"{root}/", "").replace(f"'{root}'", "the store")
-
-
-def _is_record(entry: str) -> bool:
-    """Whether a name among records is a record's: what begins with a dot is another program's."""
-    return entry.endswith(SUFFIX) and not entry.startswith(".")

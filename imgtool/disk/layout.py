@@ -65,6 +65,11 @@ def _fan_out(digest: Digest) -> str:
     return f"{digest.algorithm}/{encoded[:2]}/{encoded[2:]}"
 
 
+def is_record(entry: str) -> bool:
+    """Whether a file among records is one, by its name: what begins with a dot is another program's."""
+    return entry.endswith(SUFFIX) and not entry.startswith(".")
+
+
 def inside(directory: str, entry: str) -> str:
     """The path of `entry`, a name that a scan of `directory` gave."""
     return f"{directory}/{entry}"
@@ -73,6 +78,11 @@ def inside(directory: str, entry: str) -> str:
 def parent(path: str) -> str:
     """The directory that holds `path`."""
     return path[: path.rindex("/")] or "/"
+
+
+def base(path: str) -> str:
+    """The last name of `path`."""
+    return path[path.rindex("/") + 1 :]
 
 
 def ingest_key(ns: str, ref: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from imgtool import clock
 from imgtool.disk import read
 from imgtool.disk.engine import LEASE, NAMESPACE, Edit, Engine
-from imgtool.disk.layout import SUFFIX
+from imgtool.disk.layout import is_record
 from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from imgtool.fieldpaths import merge_labels
 from imgtool.model import Namespace, replace, without_empty
@@ -69,7 +69,7 @@ class DiskNamespaces:
     def _left(self, name: str) -> str:
         """What must go before a namespace may: `images`, `content` or both; empty if there is nothing."""
         layout = self._engine.layout
-        images = any(entry.endswith(SUFFIX) for entry in read.entries(layout.images(name)))
+        images = any(map(is_record, read.entries(layout.images(name))))
         content = any(True for _ in read.walk_fan_out(layout.content(name)))
         return " and ".join(["images"] * images + ["content"] * content)
 

@@ -167,8 +167,11 @@ def test_files_of_other_programs_beside_the_records_are_passed_over(
     """An editor, rsync or a person leaves them; they are fsck's to mention."""
     name(store, "app", add(store, b"hello"))
     (root / "namespaces" / NS / "images" / entry).write_text("not ours")
+    content = Path(store.engine.layout.content_record(NS, Digest.of(b"hello"))).parent
+    (content / entry).write_text("not ours")
     assert unreadable(store) == []
     assert store.images(NS).names() == ["app"]
+    assert [info.digest for info in store.content(NS).list()] == [Digest.of(b"hello")]
 
 
 def test_a_namespace_that_lost_its_own_record_is_not_absent(store: DiskStore, root: Path) -> None:
