@@ -409,7 +409,7 @@ def test_the_manual_tells_every_kind_of_problem() -> None:
     top = Path(__file__).resolve().parents[2]
     manual = (top / "man" / "imgtool-fsck.1").read_text()
     section = manual.partition(".SH PROBLEMS")[2].partition(".SH ")[0]
-    told = set(re.findall(r"^\.TP\n\.BR? (\w+)", section, re.M))
+    told = set(re.findall(r"^\.T[PQ]\n\.BR? (\w+)", section, re.M))
     lines = [line for path in top.glob("fixtures/fsck-*/stdout") for line in path.read_text().splitlines()]
     seen = {line.split()[1] for line in lines if line.startswith(("error ", "remark "))}
     assert told == seen | {"mode"}
