@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -144,7 +143,7 @@ class Engine:
         except FileNotFoundError:
             return None
         # A file as young as the clock's step could change once more without looking different.
-        if time.time_ns() - max(identity[2:4]) > _SETTLED and _identity(path) == identity:
+        if clock.wall() - max(identity[2:4]) > _SETTLED and _identity(path) == identity:
             self._memory[path] = identity, record
         return record
 
@@ -386,7 +385,7 @@ def _settle(batch: atomic.Batch, directories: Iterable[str]) -> None:
     """Stamp the directories that have changed, and make the changes durable."""
     for directory in directories:
         if os.path.isdir(directory):
-            atomic.stamp(directory, time.time_ns())
+            atomic.stamp(directory, clock.wall())
     batch.sync()
 
 
