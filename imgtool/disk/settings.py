@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from imgtool.disk import atomic, codec, read
-from imgtool.disk.layout import Layout, parent
+from imgtool.disk.layout import Layout, inside, parent
 from imgtool.disk.locks import HINT_NO_LOCKS
 from imgtool.disk.records import Fields
-from imgtool.errors import DataLoss, FailedPrecondition, PermissionDenied, from_oserror
+from imgtool.errors import DataLoss, FailedPrecondition, ImgtoolError, PermissionDenied, from_oserror
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 _OURS = {"tmp", "locks", "cache", "ingests"}
 _CONTENT = {"objects", "namespaces"}
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+_MOUNTS = "/proc/self/mountinfo"
 # flock on these is not kept by the server for all clients, or not at all.
 _NETWORK = {
     "nfs",
@@ -87,9 +90,13 @@ def create(layout: Layout, workspace: Workspace) -> None:
         FailedPrecondition: the directory holds something else, or its file system tells no upper
             from lower case, or has no hard links.
     """
+    from imgtool.disk.workspace import is_workspace
+
     batch = atomic.Batch()
     batch.mkdirs(layout.root)
     others = sorted(set(read.entries(layout.root)) - _OURS - _CONTENT)
+    # gc would remove it.
+    others += [inside("tmp", name) for name in read.entries(layout.tmp) if not is_workspace(name)]
     if others and not os.path.exists(layout.settings):
         raise FailedPrecondition(
             f"'{layout.root}' is no store, and not empty: it holds '{others[0]}'",
@@ -109,6 +116,10 @@ def create(layout: Layout, workspace: Workspace) -> None:
         batch.link(path, layout.settings)
     except FileExistsError:
         return
+    except ImgtoolError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_HARD_LINKS:
+            raise FailedPrecondition(f"the file system of '{layout.root}' has no hard links") from None
+        raise
     batch.sync()
 
 
@@ -157,14 +168,20 @@ def _check_owner(root: str) -> None:
 
 def _file_system(path: str) -> str:
     """The type of the file system that holds `path`; empty where the system does not tell."""
-    best, kind = "", ""
+    import re
+
+    best, kind, where = b"", b"", os.fsencode(path)
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        with open(_MOUNTS, "rb") as table:
             for line in table:
-                before, _, after = line.partition(" - ")
-                point = before.split()[4].encode().decode("unicode_escape")
-                if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+                before, separator, after = line.partition(b" - ")
+                if not separator:
+                    continue
+                # Blanks and the like are written as octal numbers.
+                point = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), before.split()[4])
+                above = where == point or where.startswith(point.rstrip(b"/") + b"/")
+                if above and len(point) >= len(best):
                     best, kind = point, after.split()[0]
-    except (OSError, IndexError, UnicodeError):
+    except (OSError, IndexError):
         return ""
-    return kind
+    return kind.decode("ascii", "replace")

@@ -94,6 +94,11 @@ class Workspace:
                 os.close(fd)
 
 
+def is_workspace(name: str) -> bool:
+    """Whether what is called so below `tmp/` is a workspace, by its name."""
+    return len(name) == 16 and not name.strip("0123456789abcdef")
+
+
 def _open(path: str) -> int:
     """Open what may be a workspace; -1 where it is none."""
     try:
