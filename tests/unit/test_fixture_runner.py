@@ -68,6 +68,7 @@ def test_a_line_must_be_ours(home: Path, where: Path) -> None:
 def test_a_store_that_is_as_before_is_not_written_down_again(home: Path, where: Path) -> None:
     (home / "cmd").write_text("imgtool list\n")
     (home / "tree-before" / "namespaces" / "default").mkdir(parents=True)
+    (home / "tree-before" / "imgtool.toml").write_text("[format]\nread = 1\nwrite = 1\n")
     (home / "tree-before" / "namespaces" / "default" / "namespace.toml").write_text(
         'schema = 1\nname = "default"\ncreated = "2023-11-14T22:13:20.000000000Z"\n'
     )
