@@ -177,10 +177,11 @@ def abandoned(engine: Engine, held: frozenset[tuple[str, str]]) -> list[tuple[st
         path = inside(engine.layout.ingests, key)
         try:
             one = read_status(path)
+            is_ours = _KEY.fullmatch(key) is not None and read.is_directory(path)
         except DataLoss:
             continue
         if one is None:
-            ns, ref, gone = "", "", _KEY.fullmatch(key) is not None and read.is_directory(path)
+            ns, ref, gone = "", "", is_ours
         else:
             ns, ref = one[0], one[1].ref
             gone = (ns, ref) not in held and (one[1].expires is None or _is_past(one[1].expires))
