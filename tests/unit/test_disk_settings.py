@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from imgtool.digest import Digest
-from imgtool.disk import DiskStore, atomic, codec, locks, open_store, settings
+from imgtool.disk import DiskStore, atomic, codec, open_store, settings
 from imgtool.errors import DataLoss, FailedPrecondition, ImgtoolError, NotFound, PermissionDenied
 from imgtool.model import Descriptor, Image
 
@@ -105,7 +105,8 @@ def test_what_a_killed_process_left_of_a_store_is_no_obstacle(root: Path) -> Non
 
 def test_two_processes_may_make_a_store_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second finds it made when it comes to link imgtool.toml."""
-    do, once = atomic._do, []
+    do = atomic._do
+    once: list[object] = []
 
     def first(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if call is os.link and not once:
@@ -229,7 +230,7 @@ def test_without_locking_nothing_is_locked(root: Path, monkeypatch: pytest.Monke
     def no_flock(fd: int, how: int = 0) -> bool:
         raise AssertionError
 
-    monkeypatch.setattr(locks.fcntl, "flock", no_flock)
+    monkeypatch.setattr("fcntl.flock", no_flock)
     with open_store(str(root)) as store:
         with store.content(NS).writer("ref") as writer:
             writer.write(b"x")
