@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from imgtool.disk import atomic, read
 from imgtool.disk.layout import inside
@@ -45,11 +45,10 @@ class Workspace:
     def close(self) -> None:
         if self._path:
             path, self._path = self._path, ""
-            try:
-                atomic.remove_tree(path)
-            except (ImgtoolError, OSError):
-                pass  # the next gc removes it: the lock goes with the line below
-            finally:
+            with suppress(ImgtoolError, OSError):
+                atomic.remove_tree(path)  # else the next gc does: the lock goes with the line below
+            # Linux frees the descriptor whatever it says, and nothing was written through it.
+            with suppress(OSError):
                 os.close(self._fd)
 
     def abandoned(self) -> list[str]:
