@@ -20,6 +20,9 @@ from imgtool.errors import DataLoss, ImgtoolError, from_oserror
 FILE_MODE = 0o444
 PRIVATE_MODE = 0o600
 DIRECTORY_MODE = 0o700
+# Outside of a store, less the umask.
+OPEN_MODE = 0o666
+OPEN_DIRECTORY_MODE = 0o777
 
 # From so many files on, one syncfs is cheaper than an fsync for each.
 SYNCFS_FROM = 64
@@ -41,10 +44,16 @@ def _try(
         raise from_oserror(error, f"cannot {call.__name__.strip('_')}") from error
 
 
-def create(path: str) -> int:
-    """A new private file, open for reading and writing; the name must be free."""
-    fd: int = _try(os.open, path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE)
-    _be_private(fd, os.fstat(fd).st_mode)
+def create(path: str, *, private: bool = True) -> int:
+    """A new file, open for reading and writing; the name must be free.
+
+    Args:
+        private: for the owner alone, whatever the umask; else it says for whom.
+    """
+    mode = PRIVATE_MODE if private else OPEN_MODE
+    fd: int = _try(os.open, path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    if private:
+        _be_private(fd, os.fstat(fd).st_mode)
     return fd
 
 
@@ -156,14 +165,19 @@ def sync_all(directory: str) -> None:
         os.close(fd)
 
 
-def mkdir(path: str) -> None:
+def mkdir(path: str, *, private: bool = True) -> None:
     """
+    Args:
+        private: as for `create`.
+
     Raises:
         FileExistsError: it is there.
-        FileNotFoundError: its parent is not there.
+        FileNotFoundError: its parent is not there, or somebody has removed it at once.
     """
-    _try(os.mkdir, path, DIRECTORY_MODE, but=(FileExistsError, FileNotFoundError))
-    _try(os.chmod, path, DIRECTORY_MODE)
+    mode = DIRECTORY_MODE if private else OPEN_DIRECTORY_MODE
+    _try(os.mkdir, path, mode, but=(FileExistsError, FileNotFoundError))
+    if private and stat.S_IMODE(os.lstat(path).st_mode) != DIRECTORY_MODE:
+        _try(os.chmod, path, DIRECTORY_MODE, but=FileNotFoundError)
 
 
 class Batch:
@@ -187,7 +201,7 @@ class Batch:
             self._dirty[parent(directory)] = None
             try:
                 mkdir(directory)
-            except FileExistsError:
+            except (FileExistsError, FileNotFoundError):
                 continue
 
     def link(self, source: str, path: str) -> None:

@@ -13,7 +13,7 @@ from imgtool.disk.reader import FileReader
 from imgtool.disk.writer import FileWriter
 from imgtool.errors import AlreadyExists, DataLoss, NotFound
 from imgtool.fieldpaths import merge_labels
-from imgtool.model import ContentInfo, IngestStatus, replace
+from imgtool.model import ContentInfo, IngestStatus, Lease, replace
 from imgtool.names import check_labels, check_namespace, check_ref
 from imgtool.stores import Commit, OnError
 
@@ -134,10 +134,12 @@ class DiskContent:
 
     def _hold(self, lease: str, ref: str, expected: Digest | None) -> None:
         """Put the ingest under the lease; or the content, where that is here already."""
-        if expected is not None and self._engine.is_whole(self._ns, expected):
-            change = publish.landing(lease, ref, expected)
-        else:
-            change = publish.holding(lease, "ingests", (ref,))
+
+        def change(old: Lease | None) -> Lease:
+            if expected is not None and self._engine.is_whole(self._ns, expected):
+                return publish.landing(lease, ref, expected)(old)
+            return publish.holding(lease, "ingests", (ref,))(old)
+
         self._engine.change(self._ns, Edit(LEASE, lease, change))
 
     def _commit(

@@ -6,6 +6,7 @@ kernel's reaper may do. Nothing is synced for real: whether it was asked for is 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -37,15 +38,15 @@ class Double:
 
 
 class Failing(Double):
-    """Fails at call `at` (counted from 1), and where `for_good`, at every call of that name after it.
+    """Fails at call `at` (counted from 1).
 
     Args:
         number: the errno.
     """
 
-    def __init__(self, at: int, number: int, *, for_good: bool = False) -> None:
+    def __init__(self, at: int, number: int) -> None:
         super().__init__()
-        self.at, self.number, self.for_good = at, number, for_good
+        self.at, self.number = at, number
         self.failed = ""
         self.sync_failed: set[tuple[int, int]] = set()
         self.sync_repeated: list[str] = []
@@ -53,19 +54,41 @@ class Failing(Double):
     def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if call is os.fsync:
             self._watch(args[0])
-        again = self.for_good and self.failed == call.__name__
-        if self.count != self.at and not again:
+        if self.count != self.at:
             return super().perform(call, args, kwargs)
         self.failed = call.__name__
         if call is os.fsync:
             self.sync_failed.add(identity(args[0]))
-        raise OSError(self.number, os.strerror(self.number), *(a for a in args[:1] if isinstance(a, str)))
+        raise failure(self.number, args)
 
     def _watch(self, fd: int) -> None:
         """Note a file that is synced once more after that failed: Linux then says that all is well."""
         path = os.readlink(f"/proc/self/fd/{fd}")
         if identity(fd) in self.sync_failed and os.path.isfile(path) and os.path.basename(path) != "log":
             self.sync_repeated.append(path)
+
+
+class Full(Double):
+    """A disk with no room for a byte, a name or a file more. What is there can be changed and removed."""
+
+    def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        makes = call in (os.write, os.mkdir, os.link, os.copy_file_range)
+        if makes or (call is os.open and args[1] & os.O_CREAT and not os.path.lexists(args[0])):
+            raise failure(errno.ENOSPC, args)
+        return super().perform(call, args, kwargs)
+
+
+class Interrupting(Double):
+    """Raises KeyboardInterrupt before call `at`, as the handler of a signal does."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.count == self.at:
+            raise KeyboardInterrupt
+        return super().perform(call, args, kwargs)
 
 
 class Killing(Double):
@@ -84,16 +107,17 @@ class Killing(Double):
         return result
 
 
-class Interrupted(Double):
+class Meanwhile(Double):
     """Lets something else happen before call `at`."""
 
     def __init__(self, at: int, meanwhile: Callable[[], None]) -> None:
         super().__init__()
-        self.at, self.meanwhile = at, meanwhile
+        self.at, self._meanwhile = at, meanwhile
 
     def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.count == self.at:
-            self.meanwhile()
+            with in_place(Double()):
+                self._meanwhile()
         return super().perform(call, args, kwargs)
 
 
@@ -122,6 +146,10 @@ def process() -> Iterator[None]:
         for fd in sorted(set(os.listdir("/proc/self/fd")) - before):
             with suppress(OSError):  # the one that listed them
                 os.close(int(fd))
+
+
+def failure(number: int, args: tuple[Any, ...]) -> OSError:
+    return OSError(number, os.strerror(number), *(arg for arg in args[:1] if isinstance(arg, str)))
 
 
 def syncs(call: Call) -> bool:

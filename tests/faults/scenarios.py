@@ -50,7 +50,7 @@ class Scenario(NamedTuple):
 
 def opened(root: str) -> DiskStore:
     """The store, which does not wait for locks that a fault has left behind."""
-    return open_store(root, lock_timeout=0.05)
+    return open_store(root, lock_timeout=0)
 
 
 def digest(data: bytes) -> Digest:

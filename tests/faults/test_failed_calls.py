@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 
+from imgtool.disk import open_store
 from imgtool.errors import ImgtoolError, ResourceExhausted
 
 from .conftest import Trial
-from .double import Double, Failing, in_place, process
+from .double import Double, Failing, Full, in_place, process
 from .scenarios import SCENARIOS, Scenario, check_between, check_usable, opened, repeat, state
 
 each = pytest.mark.parametrize("scenario", SCENARIOS, ids=[s.name.replace(" ", "-") for s in SCENARIOS])
@@ -70,3 +71,38 @@ def test_a_store_that_is_open_survives_a_failed_call(
             with in_place(Double()):
                 repeat(store, scenario)
                 assert state(store) == trial.new, where
+
+
+MAKING = {
+    *("make a store", "publish", "publish under another name", "heal", "copy and commit", "create"),
+    *("create with needs", "label", "retarget", "rename", "label content", "hold", "create a lease"),
+    *(
+        "create a namespace",
+        "label a namespace",
+        "begin an ingest",
+        "resume and commit",
+        "commit under a lease",
+    ),
+}
+
+
+@each
+def test_on_a_full_disk_what_makes_room_works_and_nothing_is_lost(
+    scenario: Scenario, trial_of: Callable[[Scenario], Trial]
+) -> None:
+    """F5: exit 9 and the old records intact; deleting and gc go on, without their line in the log."""
+    trial = trial_of(scenario)
+    trial.disk()
+    warnings: list[str] = []
+    with process(), in_place(Full()), open_store(trial.root, warn=warnings.append) as store:
+        if scenario.name in MAKING:
+            with pytest.raises(ResourceExhausted):
+                scenario.change(store)
+            assert state(store) == trial.old
+            return
+        if scenario.name == "let go":  # less than before, but a new file
+            return
+        with suppress(ResourceExhausted) if scenario.name == "publish what is there" else nullcontext():
+            scenario.change(store)
+        assert state(store) == trial.new
+        assert warnings or scenario.name in ("publish what is there", "abort an ingest")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
 
 from .conftest import Trial
-from .double import Double, Killing, in_place, process
+from .double import Double, Interrupting, Killing, in_place, process
 from .scenarios import SCENARIOS, Scenario, check_between, check_usable, opened, state
 
 each = pytest.mark.parametrize("scenario", SCENARIOS, ids=[s.name.replace(" ", "-") for s in SCENARIOS])
@@ -37,3 +38,32 @@ def test_a_kill_leaves_the_old_state_or_the_new(
                 check_between(state(store), trial.states, where)
             check_usable(trial.root, scenario, trial.new, where)
     assert at > 5
+
+
+@each
+def test_an_interrupt_leaves_no_temporary_file(
+    scenario: Scenario, trial_of: Callable[[Scenario], Trial]
+) -> None:
+    """F2: whoever presses Ctrl-C finds the old state or the new, and nothing of his own lying about."""
+    trial = trial_of(scenario)
+    at, done = 0, False
+    while not done:
+        at += 1
+        trial.disk()
+        double = Interrupting(at)
+        with process(), in_place(double):
+            try:
+                with opened(trial.root) as store:
+                    scenario.change(store)
+                done = double.count < at
+            except KeyboardInterrupt:
+                pass
+        where = f"interrupted before call {at} of {double.calls}"
+        tmp = f"{trial.root}/tmp"
+        # Who interrupts even the removal of temporary files leaves them to gc.
+        removing = done or double.calls[at - 1] in ("unlink", "rmdir")
+        assert removing or not os.path.isdir(tmp) or not os.listdir(tmp), where
+        with in_place(Double()):
+            with opened(trial.root) as store:
+                check_between(state(store), trial.states, where)
+            check_usable(trial.root, scenario, trial.new, where)

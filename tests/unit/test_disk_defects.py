@@ -278,7 +278,7 @@ def test_an_ingest_begins_though_its_directory_vanishes_under_it(
 
     def first_writer_goes(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = do(call, *args, **kwargs)
-        if call is os.chmod and args[0] == directory and not vanished:
+        if call is os.mkdir and args[0] == directory and not vanished:
             os.rmdir(directory)
             vanished.append(directory)
         return result

@@ -377,7 +377,7 @@ def test_a_workspace_that_gc_takes_before_it_is_locked_is_made_anew(
 
     def taking(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = do(call, *args, **kwargs)
-        if call is os.chmod and Path(args[0]).parent == root / "tmp" and not taken:
+        if call is os.mkdir and Path(args[0]).parent == root / "tmp" and not taken:
             taken.append(args[0])
             os.rmdir(args[0])
         return result
