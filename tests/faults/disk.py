@@ -11,19 +11,22 @@ POSIX and fsync(2) promise it and no file system has to improve on:
 - a rename within a directory is kept or lost as one. Across directories the old name may stay though
   the new one is kept, but the new one is not lost while the old one is gone, unless somebody synced
   the old name's directory alone;
-- syncfs makes everything durable.
+- syncfs makes everything durable;
+- the bytes of a file whose fsync failed are taken for written from then on, as Linux does: no fsync of
+  what has not been written anew makes them durable.
 
 Modes and times are not modelled.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .double import Call, Double, syncs
+from .double import Call, Double, failure, syncs
 
 Contents = dict[str, "Node"]
 
@@ -35,6 +38,7 @@ class Node:
         self.mode = mode
         self.directory = directory
         self.synced = self.now = b""
+        self.broken = False
         self.durable: Contents = {}
         self.entries: Contents = {}
         self.pending: list[Part] = []
@@ -172,9 +176,16 @@ class Disk(Double):
     def _data(self, fd: int) -> None:
         size = os.fstat(fd).st_size
         self._open[fd].now = os.pread(fd, size, 0)
+        self._open[fd].broken = False
+
+    def fail_sync(self, fd: int) -> None:
+        """Let the sync of a file or directory fail."""
+        self._open[fd].broken = not self._open[fd].directory
+        raise failure(errno.EIO, ())
 
     def _sync(self, node: Node) -> None:
-        node.synced = node.now
+        if not node.broken:
+            node.synced = node.now
         for part in node.pending:
             _apply(node.durable, part)
         node.pending.clear()

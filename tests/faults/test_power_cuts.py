@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from imgtool.disk import DiskStore
-from imgtool.errors import NotFound, Unavailable
+from imgtool.errors import ImgtoolError, NotFound, Unavailable
 from imgtool.ops import gc
 
 from .conftest import Trial
@@ -73,6 +74,21 @@ class Until(Disk):
         """Whether it was reached; if not, it is not from now on."""
         was_reached, self._reached = self._reached is None, None
         return was_reached
+
+
+class Failing(Disk):
+    """Fails at the sync `at` (counted from 1)."""
+
+    def __init__(self, root: str, at: int) -> None:
+        super().__init__(root)
+        self.to_come = at
+
+    def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if call is os.fsync:
+            self.to_come -= 1
+            if self.to_come == 0:
+                self.fail_sync(args[0])
+        return super().perform(call, args, kwargs)
 
 
 def die() -> None:
@@ -178,6 +194,35 @@ def test_what_is_done_after_a_kill_outlives_a_power_cut(
                 check_between(found, [after_it, *trial.states], f"{disk.calls}: {left}")
                 for key in told:
                     assert found.get(key) == after_it.get(key), f"{key}: {disk.calls}: {left}"
+
+
+@each
+@pytest.mark.parametrize("anew", [False, True], ids=["same-process", "another-process"])
+def test_what_is_repeated_after_a_failed_sync_outlives_a_power_cut(
+    scenario: Scenario, anew: bool, trial_of: Callable[[Scenario], Trial], after: After
+) -> None:
+    """F4: the change that failed may be there, or half of it; told is only what is durable."""
+    trial = trial_of(scenario)
+    at, failed = 0, True
+    while failed:
+        at += 1
+        disk = Failing(trial.disk(), at)
+        with process(), in_place(disk), ExitStack() as stores:
+            store = stores.enter_context(opened(trial.root))
+            with suppress(ImgtoolError):
+                scenario.change(store)
+            failed, disk.to_come = disk.to_come <= 0, 0
+            if anew:
+                stores.close()
+                store = stores.enter_context(opened(trial.root))
+            told = False
+            with suppress(*scenario.again):
+                scenario.change(store)
+                told = True
+        with in_place(Double()):
+            for left in disk.cuts(every=False):
+                with opened(after(left)) as store:
+                    check_between(state(store), [trial.new] if told else trial.states, f"{disk.calls}")
 
 
 @pytest.mark.parametrize("name", ["make a store", "publish", "heal"], ids=lambda name: name.replace(" ", "-"))

@@ -12,11 +12,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from imgtool.digest import Digest
 from imgtool.disk import open_store
 from imgtool.ops import gc
 
 from .scenarios import closure, is_whole
-from .stress import COME_AND_GO, NS, STAY, WITH_CONTENT, Digest, image
+from .stress import COME_AND_GO, NS, STAY, WITH_CONTENT, image
 
 CLIENTS = 8
 SECONDS = 6
@@ -87,9 +88,11 @@ def test_nothing_that_was_told_is_lost_and_readers_never_fail(quick_path: Path) 
 
     def start() -> subprocess.Popen[bytes]:
         journals.append(quick_path / f"journal-{len(journals)}")
-        argv = [sys.executable, "-m", "tests.faults.stress", root, journals[-1], str(len(journals))]
         left = max(0.5, begin + SECONDS - time.monotonic())
-        return subprocess.Popen([*argv, str(left)], cwd=Path(__file__).parents[2])
+        args = [str(root), str(journals[-1]), str(len(journals)), str(left)]
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.stress", *args], cwd=Path(__file__).parents[2]
+        )
 
     begin = time.monotonic()
     clients = [start() for _ in range(CLIENTS)]
