@@ -35,12 +35,22 @@ def now() -> int:
     Raises:
         InvalidArgument: SOURCE_DATE_EPOCH is set and is not a whole number of seconds.
     """
+    epoch = source_date_epoch()
+    return wall() if epoch is None else epoch * SECOND
+
+
+def source_date_epoch() -> int | None:
+    """The seconds of SOURCE_DATE_EPOCH; None if it is not set.
+
+    Raises:
+        InvalidArgument: it is not a whole number of seconds.
+    """
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     if not epoch:
-        return wall()
+        return None
     if not (epoch.isascii() and epoch.isdigit() and len(epoch) <= 12 and int(epoch) <= _MAX_SECONDS):
         raise InvalidArgument(f"SOURCE_DATE_EPOCH is '{epoch[:40]}', expected whole seconds since 1970")
-    return int(epoch) * SECOND
+    return int(epoch)
 
 
 @lru_cache

@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "info": "Show what the store holds",
     "namespace": "Manage namespaces",
     "content": "Manage content and unfinished writes",
+    "export": "Write images to an archive or an image layout",
     "fsck": "Check every object, record and graph of the store",
 }
 
