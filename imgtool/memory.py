@@ -258,9 +258,10 @@ class _Images(_Bound):
         if image is None:
             raise NotFound(f"image '{name}' not found")
         _check_target(image, if_target)
+        moved = replace(image, name=new, updated=clock.now())
         if there is None:
-            there = self._write(replace(image, name=new, updated=clock.now()))
-        elif there.target.digest != image.target.digest:
+            there = self._write(moved)
+        elif replace(there, updated=moved.updated) != moved:
             raise AlreadyExists(f"image '{new}' already exists")
         images.pop(name, None)
         return there

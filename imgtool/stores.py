@@ -95,8 +95,8 @@ class Manager(Protocol):
         """The records that match. Fields: `digest`, `labels.KEY`."""
 
     def delete(self, digest: Digest) -> None:
-        """Drop the record. The bytes go with a later gc, when no namespace has them; images that
-        refer to it are not asked.
+        """Drop the record, also one that cannot be read. The bytes go with a later gc, when no
+        namespace has them; images that refer to it are not asked.
 
         Raises:
             NotFound: this namespace has none.
@@ -287,16 +287,18 @@ class ImageStore(Protocol):
 
         Raises:
             NotFound: no such image, or one of `needs` is not there.
+            DataLoss: one of `needs` is recorded, and its object is missing or of another size.
             FailedPrecondition: the target is not `if_target`.
         """
 
     def rename(self, name: str, new: str, *, if_target: Digest | None = None) -> Image:
         """Create `new` with the record of `name`, then delete `name`: two changes, in that order.
-        A repeat after a crash between them finishes: `new` with the same target counts as created.
+        A repeat after a crash between them finishes: `new` counts as created if it is as `name` is,
+        but for the time of its update. No other client's change comes between the two.
 
         Raises:
             NotFound: neither is there.
-            AlreadyExists: `new` has another target.
+            AlreadyExists: `new` is another image, or has other labels.
             FailedPrecondition: the target is not `if_target`.
             InvalidArgument: both names are the same.
         """

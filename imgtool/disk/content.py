@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from imgtool import clock
 from imgtool.digest import SHA256, Digest, new_hasher
@@ -55,13 +56,9 @@ class DiskContent:
                 yield info
 
     def delete(self, digest: Digest) -> None:
-        self.info(digest)
-
-        def change(old: ContentInfo | None) -> None:
-            if old is None:
-                raise not_found(digest)
-
-        self._engine.change(self._ns, Edit(CONTENT, digest, change))
+        with suppress(DataLoss):  # a record that cannot be read can be removed
+            self.info(digest)
+        self._engine.change(self._ns, Edit(CONTENT, digest, lambda old: None, heals=True))
 
     # Provider
 

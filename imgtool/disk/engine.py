@@ -78,13 +78,15 @@ class Edit(NamedTuple, Generic[T]):
         kind: the kind of record.
         name: its name, id or digest.
         change: from what it is (None: absent) to what it shall be; the same value changes nothing.
-        alone: an error of `change` is this edit's outcome, and does not stop the others.
+        alone: an error of this edit is its outcome, and does not stop the others.
+        heals: a record that cannot be read counts as absent, and is replaced or removed.
     """
 
     kind: Kind[T]
     name: str
     change: Callable[[T | None], T | None]
     alone: bool = False
+    heals: bool = False
 
 
 class Engine:
@@ -254,47 +256,54 @@ class Engine:
         check_namespace(ns)
         self.ready()
         with self.locks.changing(ns) as held:
-            before: dict[tuple[str, str], Any] = {}
-            after: dict[tuple[str, str], Any] = {}
+            changes: dict[tuple[str, str], _Change] = {}
             outcomes: list[Model | ImgtoolError | None] = []
             for edit in edits:
                 key = edit.kind.name, edit.name
                 try:
-                    if key not in before:
-                        before[key] = after[key] = self.load(edit.kind, ns, edit.name)
-                    after[key] = edit.change(after[key])
+                    change = changes.get(key) or self._unchanged(ns, edit)
+                    # Encoded here: what the reader would refuse is refused before anything is changed.
+                    changes[key] = change = self._changed(change, edit.change(change.new))
                 except ImgtoolError as error:
                     if not edit.alone:
                         raise
                     outcomes.append(error)
                 else:
-                    outcomes.append(after[key])
-            changes = [
-                _Change(_KINDS[k[0]], k[1], old, after[k]) for k, old in before.items() if old != after[k]
-            ]
-            self._with_namespace(ns, changes)
-            # Encoded first: what the reader would refuse is refused before anything is changed.
-            encoded = [(change, self._encoded(change)) for change in changes]
-            if changes or objects:
+                    outcomes.append(change.new)
+            pending = [change for change in changes.values() if change.old != change.new or change.damaged]
+            self._with_namespace(ns, pending)
+            if pending or objects:
                 with held.writing():
-                    self._publish(ns, encoded, objects)
+                    self._publish(ns, pending, objects)
         return outcomes
+
+    def _unchanged(self, ns: str, edit: Edit[Any]) -> _Change:
+        damaged = False
+        try:
+            old = self.load(edit.kind, ns, edit.name)
+        except DataLoss:
+            if not edit.heals:
+                raise
+            old, damaged = None, True
+        return _Change(_KINDS[edit.kind.name], edit.name, old, old, damaged=damaged)
+
+    def _changed(self, change: _Change, new: Any) -> _Change:
+        if new is None or new == change.old:
+            return change._replace(new=new, data=None)
+        data = codec.dump(change.kind.dump(new), f"{change.kind.name} '{change.name[:80]}'")
+        return change._replace(new=new, data=data)
 
     def _with_namespace(self, ns: str, changes: list[_Change]) -> None:
         """A namespace comes into being with its first record."""
         adds = any(change.new is not None and change.kind is not NAMESPACE for change in changes)
         if adds and self.load(NAMESPACE, ns, ns) is None:
-            changes.insert(0, _Change(NAMESPACE, ns, None, Namespace(ns, created=clock.now())))
-
-    def _encoded(self, change: _Change) -> bytes | None:
-        if change.new is None:
-            return None
-        return codec.dump(change.kind.dump(change.new), f"{change.kind.name} '{change.name[:80]}'")
+            absent = _Change(NAMESPACE, ns, None, None)
+            changes.insert(0, self._changed(absent, Namespace(ns, created=clock.now())))
 
     def _publish(
         self,
         ns: str,
-        changes: Sequence[tuple[_Change, bytes | None]],
+        changes: Sequence[_Change],
         objects: Sequence[tuple[str, Digest]],
     ) -> None:
         batch = atomic.Batch()
@@ -305,15 +314,13 @@ class Engine:
         batch.sync()
         if not changes:
             return
-        if any(change.kind is NAMESPACE and change.old is None for change, _ in changes):
+        if any(change.kind is NAMESPACE and change.old is None for change in changes):
             self._mkdirs(batch, self.layout.namespace(ns))
-        self._log(ns, [change for change, _ in changes])
-        added = [(change, data) for change, data in changes if data is not None]
+        self._log(ns, changes)
         for phase in _PHASES:
-            self._add(ns, batch, [(c, data) for c, data in added if c.kind.name in phase])
-        removed = [change for change, data in changes if data is None]
+            self._add(ns, batch, [c for c in changes if c.new is not None and c.kind.name in phase])
         for phase in reversed(_PHASES):
-            self._remove(ns, batch, [c for c in removed if c.kind.name in phase])
+            self._remove(ns, batch, [c for c in changes if c.new is None and c.kind.name in phase])
 
     def _mkdirs(self, batch: atomic.Batch, directory: str) -> None:
         """Make a directory that changes of any namespace may make. It is synced with all above it, even
@@ -324,17 +331,17 @@ class Engine:
             directory = parent(directory)
             batch.touched(directory)
 
-    def _add(self, ns: str, batch: atomic.Batch, changes: Sequence[tuple[_Change, bytes]]) -> None:
+    def _add(self, ns: str, batch: atomic.Batch, changes: Sequence[_Change]) -> None:
         sources = [self.workspace.new_path() for _ in changes]
-        for source, (_, data) in zip(sources, changes, strict=True):
-            atomic.write_new(source, data)
+        for source, change in zip(sources, changes, strict=True):
+            atomic.write_new(source, change.data or b"")
         atomic.sync_files(sources)
         directories: dict[str, None] = {}
-        for source, (change, _) in zip(sources, changes, strict=True):
+        for source, change in zip(sources, changes, strict=True):
             path = change.kind.path(self.layout, ns, change.name)
             directories[parent(path)] = None
             batch.mkdirs(parent(path))
-            if change.old is not None:
+            if change.old is not None or change.damaged:
                 batch.rename(source, path)
                 continue
             try:
@@ -394,6 +401,8 @@ class _Change(NamedTuple):
     name: str
     old: Any
     new: Any
+    data: bytes | None = None  # the bytes of `new`, where it is another than `old`
+    damaged: bool = False  # there is a file, and it cannot be read
 
 
 def _identity(path: str) -> tuple[int, ...]:

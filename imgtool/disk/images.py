@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.disk.engine import IMAGE, Edit, Engine
-from imgtool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from imgtool.disk.engine import CONTENT, IMAGE, Edit, Engine
+from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from imgtool.fieldpaths import merge_image
 from imgtool.model import Image, check_image, replace
 from imgtool.names import check_name
@@ -76,29 +76,21 @@ class DiskImages:
         check_name(new, "new image name")
         if name == new:
             raise InvalidArgument(f"image '{name}' cannot be renamed to itself")
-        moved: list[Image] = []
 
         def arrive(there: Image | None) -> Image:
             old = self._engine.load(IMAGE, self._ns, name)
             if old is None and there is not None and if_target in (None, there.target.digest):
-                moved.append(there)
                 return there
-            old = _expected(old, name, if_target)
-            moved.append(old)
+            moved = replace(_expected(old, name, if_target), name=new, updated=clock.now())
             if there is None:
-                return replace(old, name=new, updated=clock.now())
-            if there.target.digest != old.target.digest:
+                return moved
+            if replace(there, updated=moved.updated) != moved:
                 raise AlreadyExists(f"image '{new}' already exists, with target {there.target.digest}")
             return there
 
-        image = self._changed(new, arrive)
-
-        def leave(old: Image | None) -> Image | None:
-            # Another client may have moved the old name meanwhile; what it points to now is not ours to drop.
-            return None if old is None or old.target.digest == moved[0].target.digest else old
-
-        self._engine.change(self._ns, Edit(IMAGE, name, leave))
-        return image
+        edits = [Edit(IMAGE, new, arrive), Edit(IMAGE, name, lambda old: None)]
+        image, _ = self._engine.apply(self._ns, edits)
+        return cast(Image, image)
 
     def delete(self, name: str, *, target: Digest | None = None) -> Image:
         check_name(name)
@@ -140,11 +132,18 @@ def put(engine: Engine, ns: str, put: Put, arriving: frozenset[Digest]) -> Edit[
 def require(engine: Engine, ns: str, digests: Iterable[Digest]) -> None:
     """
     Raises:
-        NotFound: one of `digests` has no record here, or no whole object.
+        NotFound: one of `digests` has no record here.
+        DataLoss: one has, and its object is missing or of another size.
     """
     for digest in digests:
-        if not engine.is_whole(ns, digest):
+        info = engine.load(CONTENT, ns, digest)
+        if info is None:
             raise NotFound(f"content '{digest}' not found in namespace '{ns}'")
+        if engine.object_size(digest) != info.size:
+            raise DataLoss(
+                f"object '{digest}' is missing from the store or has another size",
+                hint="ingest the content again: that heals it",
+            )
 
 
 def not_found(name: str) -> NotFound:

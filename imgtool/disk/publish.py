@@ -63,7 +63,7 @@ def publish(
             existed[i] = old is not None
             return _content(old, digests[i], writers[i].size, commit, keep=keep)
 
-        edits.append(Edit(CONTENT, digest, arrive))
+        edits.append(Edit(CONTENT, digest, arrive, heals=True))
         if writer.lease is not None:
             edits.append(Edit(LEASE, writer.lease, landing(writer.lease, writer.ref, digest), alone=True))
     if hold is not None:

@@ -360,14 +360,23 @@ def test_rename_moves_the_record(images: ImageStore) -> None:
     assert (new.name, new.target, new.labels) == ("b", old.target, old.labels)
 
 
-def test_a_repeated_rename_finishes_the_first(images: ImageStore) -> None:
+def test_a_repeated_rename_finishes_the_first(images: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash between its two changes leaves both names, or it had ended and the answer was lost."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")  # a rename keeps the time of creation
     images.create(image("a", labels=LABELS))
-    there = images.create(image("b"))
+    there = images.create(image("b", labels=LABELS))
     assert images.rename("a", "b") == there
     assert images.names() == ["b"]
     assert images.rename("a", "b") == there
     assert images.names() == ["b"]
+
+
+def test_rename_onto_a_twin_with_other_labels_loses_none(store: Store, images: ImageStore) -> None:
+    """The labels of the old name would go with it."""
+    images.create(image("a", labels=LABELS))
+    images.create(image("b"))
+    with unchanged(store), pytest.raises(AlreadyExists):
+        images.rename("a", "b")
 
 
 def test_rename_does_not_overwrite_another_image(store: Store, images: ImageStore) -> None:

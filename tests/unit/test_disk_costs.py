@@ -71,7 +71,7 @@ def publish(store: DiskStore, all_data: list[bytes], name: str = "app") -> None:
         (lambda s: s.leases(NS).delete("l"), 2),
         (lambda s: s.content(NS).delete(Digest.of(b"x")), 2),
         # two changes
-        (lambda s: s.images(NS).rename("app", "new"), 5),
+        (lambda s: s.images(NS).rename("app", "new"), 4),
         # nothing to do
         (lambda s: s.namespaces.update(Namespace(NS)), 0),
         (lambda s: s.leases(NS).remove("l", "content", "absent"), 0),
