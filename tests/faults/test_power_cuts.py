@@ -14,6 +14,7 @@ import pytest
 
 from imgtool.disk import DiskStore
 from imgtool.errors import ImgtoolError, NotFound, Unavailable
+from imgtool.model import Namespace
 from imgtool.ops import gc
 
 from .conftest import Trial
@@ -225,20 +226,37 @@ def test_what_is_repeated_after_a_failed_sync_outlives_a_power_cut(
                     check_between(state(store), [trial.new] if told else trial.states, f"{disk.calls}")
 
 
-@pytest.mark.parametrize("name", ["make a store", "publish", "heal"], ids=lambda name: name.replace(" ", "-"))
+def publish_beside(store: DiskStore) -> None:
+    """Publish other data, whose objects lie in the same directories as those of `publish`."""
+    publish(store, "app", OTHER, top=beside(TOP), leaves=[beside(leaf) for leaf in LEAVES])
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "key"),
+    [
+        ("make a store", publish_beside, ("image", OTHER, "app")),
+        ("make a store", lambda store: store.namespaces.create(Namespace(OTHER)), ("namespace", OTHER)),
+        ("publish", publish_beside, ("image", OTHER, "app")),
+        ("heal", publish_beside, ("image", OTHER, "app")),
+    ],
+    ids=["make-a-store", "make-a-store-without-objects", "publish", "heal"],
+)
 def test_what_is_told_while_another_process_is_at_work_outlives_a_power_cut(
-    name: str, trial_of: Callable[[Scenario], Trial], after: After
+    name: str,
+    other: Callable[[DiskStore], object],
+    key: tuple[str, ...],
+    trial_of: Callable[[Scenario], Trial],
+    after: After,
 ) -> None:
     """The other one has made directories that both need, and has not synced them yet."""
     trial = trial_of(next(scenario for scenario in SCENARIOS if scenario.name == name))
-    top, leaves = beside(TOP), [beside(leaf) for leaf in LEAVES]
-    told = False
+    told: State = {}
 
-    def other() -> None:
+    def meanwhile() -> None:
         nonlocal told
         with opened(trial.root) as store, suppress(Unavailable):
-            publish(store, "app", OTHER, top=top, leaves=leaves)
-            told = True
+            other(store)
+            told = {k: v for k, v in state(store).items() if k[1] == OTHER}
         if told:
             check()
 
@@ -246,21 +264,18 @@ def test_what_is_told_while_another_process_is_at_work_outlives_a_power_cut(
         with in_place(Double()):
             for left in disk.cuts(every=False):
                 with opened(after(left)) as store:
-                    found = state(store)
-                assert found["image", OTHER, "app"][2], f"{disk.calls}: {left}"
-                disk_states = [{**new, **others(found)} for new in trial.states]
-                check_between(found, disk_states, f"{disk.calls}: {left}")
-
-    def others(found: State) -> State:
-        return {key: value for key, value in found.items() if key[1] == OTHER}
+                    check_between(
+                        state(store), [{**s, **told} for s in trial.states], f"{disk.calls}: {left}"
+                    )
 
     at, reached, times = 0, True, 0
     while reached:
-        at, told = at + 1, False
-        disk = Until(trial.disk(), at, other)
+        at, told = at + 1, {}
+        disk = Until(trial.disk(), at, meanwhile)
         with process(), in_place(disk), opened(trial.root) as store:
             trial.scenario.change(store)
         if told:
+            assert key in told
             times += 1
             check()
         reached = disk.disarm()

@@ -4,6 +4,7 @@ so it is the syncs that count.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ import pytest
 
 from imgtool.digest import Digest
 from imgtool.disk import DiskStore, atomic, open_store
-from imgtool.model import Descriptor, Image, Lease, Namespace
+from imgtool.model import ContentInfo, Descriptor, Image, Lease, Namespace
 from imgtool.stores import Commit, Put
 
 NS = "default"
@@ -135,6 +136,26 @@ def test_a_resumed_write_costs_one_sync(store: DiskStore, calls: Counter[str]) -
     with store.content(NS).writer("ref"):
         pass
     assert calls["fsync"] == 2
+
+
+def test_a_directory_of_records_is_stamped_when_it_changes(store: DiskStore) -> None:
+    """An index in cache/ is valid while the times are those stored with it, and the kernel's clock is
+    too coarse to tell two changes apart.
+    """
+    layout = store.engine.layout
+    record = Path(layout.content_record(NS, Digest.of(b"x")))
+    for directory, change in (
+        (layout.images(NS), lambda: store.images(NS).create(image("new"))),
+        (layout.images(NS), lambda: store.images(NS).update(image("new", k="v"), "labels")),
+        (layout.images(NS), lambda: store.images(NS).delete("new")),
+        (layout.leases(NS), lambda: store.leases(NS).add("l", "content", "x")),
+        (str(record.parent), lambda: store.content(NS).update(ContentInfo(Digest.of(b"x"), 1, {"k": "v"}))),
+    ):
+        before = time.time_ns()
+        change()
+        stamp = Path(directory).stat().st_mtime_ns
+        assert stamp & 1
+        assert before - 1 <= stamp <= time.time_ns() + 1
 
 
 def test_reading_changes_nothing(store: DiskStore, calls: Counter[str]) -> None:

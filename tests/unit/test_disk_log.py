@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgtool.disk import codec, log, open_store
-from imgtool.errors import DataLoss
+from imgtool.disk import atomic, codec, log, open_store
+from imgtool.errors import DataLoss, ResourceExhausted
 from imgtool.model import Lease, Namespace
 
 NS = "default"
@@ -241,6 +244,28 @@ def test_an_operation_is_judged_whole_where_a_block_ends_between_two_lines(
     journal.change("2", "after")
     assert journal.voids() == [("1", [["image", "a"], ["image", long]])]
     assert len(journal.path.read_bytes().splitlines(keepends=True)[2]) == log._BLOCK + off
+
+
+@pytest.mark.parametrize("name", ["write", "fsync"])
+def test_lines_that_could_not_be_made_durable_are_taken_back(
+    journal: Journal, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change is given up with them: a full disk, or a bad one."""
+    journal.change("1", "a")
+    before = journal.path.read_bytes()
+
+    def half(call: Callable[..., Any], *args: Any) -> Any:
+        if call.__name__ == "write" and name == "write":
+            os.write(args[0], args[1][:20])
+        if call.__name__ == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return call(*args)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(atomic, "_do", half)
+        with pytest.raises(ResourceExhausted):
+            journal.change("2", "b")
+    assert journal.path.read_bytes() == before
 
 
 # In a store
