@@ -25,8 +25,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from imgtool.digest import Digest
-from imgtool.errors import AlreadyExists, ImgtoolError
-from imgtool.model import EMPTY, ContentInfo, Image, IngestStatus, Lease, Namespace
+from imgtool.errors import AlreadyExists, ImgtoolError, NotFound
+from imgtool.model import EMPTY, ContentInfo, Image, IngestStatus, Lease, Namespace, check_image
 
 if TYPE_CHECKING:
     from typing import Self
@@ -425,6 +425,21 @@ class Put(NamedTuple):
                 hint="use --replace to point it to the new content",
             )
         return self.image
+
+
+def would_put(images: ImageStore, put: Put) -> Image:
+    """The record that stands after `put`, which is only tried: what a dry run tells.
+
+    Raises:
+        AlreadyExists: the name has another target, and it is not to be replaced.
+        DataLoss: its record cannot be read.
+    """
+    put = put._replace(image=check_image(put.image))
+    try:
+        there = images.get(put.image.name)
+    except NotFound:
+        return put.over(None)
+    return put.over(there)
 
 
 class Published(NamedTuple):

@@ -1,8 +1,9 @@
-"""What a command changes in images: asked for, tried out, shown."""
+"""What a command changes in images and namespaces: asked for, tried out, shown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -10,15 +11,15 @@ from imgtool.cli.images import needed, row, target_of
 from imgtool.cli.output import Row
 from imgtool.cli.words import label_paths
 from imgtool.digest import Digest
-from imgtool.errors import FailedPrecondition, InvalidArgument, NotFound
-from imgtool.fieldpaths import merge_image
-from imgtool.model import replace
-from imgtool.stores import Put
+from imgtool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from imgtool.fieldpaths import merge_image, merge_labels
+from imgtool.model import Namespace, check_image, replace, without_empty
+from imgtool.names import check_labels, check_name
 
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
     from imgtool.model import Image
-    from imgtool.stores import ImageStore
+    from imgtool.stores import ImageStore, NamespaceStore
 
 
 class Change:
@@ -51,6 +52,9 @@ class Change:
         self._paths: list[str] = []
         self._labels: dict[str, str] = {}
         self._annotations: dict[str, str] = {}
+        if rename is not None:
+            check_name(rename, "new image name")
+        self._all_annotations = bool(replace_all and annotations)
         self._target = None if target is None else target_of(c, target)[0]
         self._needs = frozenset[Digest]() if self._target is None else needed(c, self._target)
         if self._target:
@@ -79,19 +83,22 @@ class Change:
             expected: what it must point to, if not None.
             dry_run: only say what would change.
         """
+        if name == self._rename:
+            raise InvalidArgument(f"image '{name}' cannot be renamed to itself")
         if self._rename is not None and not self._paths and not dry_run:
             new = images.rename(name, self._rename, if_target=expected)
             return self._row(replace(new, name=name), new)
         old = images.get(name)
         target = self._target or old.target
+        kept = {} if self._all_annotations else target.annotations
         new = replace(
             old,
             labels=self._labels,
-            target=replace(target, annotations={**target.annotations, **self._annotations}),
+            target=replace(target, annotations={**kept, **self._annotations}),
         )
         if dry_run:
             expect(old, expected)
-            new = merge_image(old, new, self._paths) if self._paths else old
+            new = check_image(merge_image(old, new, self._paths)) if self._paths else old
             return self._row(old, new if self._rename is None else would_rename(images, new, self._rename))
         new = images.update(new, *self._paths, if_target=expected, needs=self._needs)
         if self._rename is not None:
@@ -126,21 +133,36 @@ def would_rename(images: ImageStore, image: Image, name: str) -> Image:
     """`image` as it would be under the new `name`.
 
     Raises:
-        AlreadyExists: the name has another target.
+        AlreadyExists: it is the name of another image, or has other labels.
     """
-    return replace(would_put(images, Put(replace(image, name=name))), name=name)
+    with suppress(NotFound):
+        there = images.get(name)
+        if replace(there, name=image.name, updated=image.updated) != image:
+            raise AlreadyExists(f"image '{name}' already exists, with target {there.target.digest}")
+        return there
+    return replace(image, name=name)
 
 
-def would_put(images: ImageStore, put: Put) -> Image:
-    """The image as it would be after `put`.
+def would_create(namespaces: NamespaceStore, new: Namespace) -> Namespace:
+    """The namespace `new` as it would be.
 
     Raises:
-        AlreadyExists: the name has another target, and it is not to be replaced.
+        AlreadyExists: it is there.
     """
-    try:
-        return put.over(images.get(put.image.name))
-    except NotFound:
-        return put.over(None)
+    check_labels(new.labels)
+    with suppress(NotFound):
+        namespaces.get(new.name)
+        raise AlreadyExists(f"namespace '{new.name}' already exists")
+    return replace(new, labels=without_empty(new.labels))
+
+
+def would_label(namespaces: NamespaceStore, new: Namespace, paths: Sequence[str]) -> Namespace:
+    """The namespace as it would be with the labels of `new` that `paths` name."""
+    check_labels(new.labels)
+    old = Namespace(new.name)
+    with suppress(NotFound):
+        old = namespaces.get(new.name)
+    return replace(old, labels=merge_labels(old.labels, new.labels, paths, f"namespace '{new.name}'"))
 
 
 def changes(old: Image, new: Image) -> list[dict[str, str]]:

@@ -137,8 +137,10 @@ def run_label(
     from imgtool.cli.words import label_paths
     from imgtool.digest import Digest
     from imgtool.fieldpaths import merge_labels
+    from imgtool.names import check_labels
 
     paths, new = label_paths(labels, replace_all)
+    check_labels(new)
     content = c.store().content(c.namespace)
     info = content.info(Digest.parse(digest))
     if dry_run:

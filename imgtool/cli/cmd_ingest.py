@@ -94,7 +94,9 @@ def run(
     zero: o.Zero = False,
     dry_run: o.DryRun = False,
 ) -> None:
-    """Take files, streams, layouts and archives into the store, and print the digest and name of each image."""
+    """Take files, streams, layouts and archives into the store, and print the digest and name of each
+    image.
+    """
     from imgtool.cli.ingesting import wanted_of, words_of
     from imgtool.cli.progress import Progress
     from imgtool.ops import sources

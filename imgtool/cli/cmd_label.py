@@ -19,13 +19,13 @@ def run(
     from imgtool.cli import images as view
     from imgtool.cli.changes import expect
     from imgtool.fieldpaths import merge_image
-    from imgtool.model import replace
+    from imgtool.model import check_image, replace
 
     paths, new = label_paths(labels, replace_all)
     images, expected = c.store().images(c.namespace), digest_or_none(if_digest)
     image = replace(images.get(name), labels=new)
     if dry_run:
-        image = merge_image(expect(images.get(name), expected), image, paths)
+        image = check_image(merge_image(expect(images.get(name), expected), image, paths))
     else:
         image = images.update(image, *paths, if_target=expected)
     c.out.rows("images", [view.row(c.namespace, image)], view.LABELS_ONLY, header=False)

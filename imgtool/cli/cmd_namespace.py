@@ -27,16 +27,12 @@ def run_list(c: Context, filters: o.FilterArguments, zero: o.Zero = False) -> No
 
 def run_create(c: Context, name: o.Name, labels: o.LabelArguments, dry_run: o.DryRun = False) -> None:
     """Create a namespace, and print its name."""
-    from imgtool.errors import AlreadyExists
+    from imgtool.cli.changes import would_create
     from imgtool.model import Namespace
-    from imgtool.names import check_namespace
 
     namespaces = c.store().namespaces
-    new = Namespace(check_namespace(name), pairs(labels))
-    if not dry_run:
-        new = namespaces.create(new)
-    elif any(ns.name == name for ns in namespaces.list()):
-        raise AlreadyExists(f"namespace '{name}' already exists")
+    new = Namespace(name, pairs(labels))
+    new = would_create(namespaces, new) if dry_run else namespaces.create(new)
     c.out.rows("namespaces", [_row(new)], {"NAME": lambda r: str(r["name"])}, header=False)
 
 
@@ -48,18 +44,14 @@ def run_label(
     dry_run: o.DryRun = False,
 ) -> None:
     """Set and remove labels of a namespace, and print all that it has then. An absent one is created."""
+    from imgtool.cli.changes import would_label
     from imgtool.cli.images import LABELS_ONLY
-    from imgtool.fieldpaths import merge_labels
-    from imgtool.model import Namespace, replace
-    from imgtool.names import check_namespace
+    from imgtool.model import Namespace
 
     namespaces = c.store().namespaces
-    paths, new = label_paths(labels, replace_all)
-    if dry_run:
-        old = next((ns for ns in namespaces.list() if ns.name == name), Namespace(check_namespace(name)))
-        result = replace(old, labels=merge_labels(old.labels, new, paths, f"namespace '{name}'"))
-    else:
-        result = namespaces.update(Namespace(name, new), *paths)
+    paths, labels_ = label_paths(labels, replace_all)
+    new = Namespace(name, labels_)
+    result = would_label(namespaces, new, paths) if dry_run else namespaces.update(new, *paths)
     c.out.rows("namespaces", [_row(result)], LABELS_ONLY, header=False)
 
 

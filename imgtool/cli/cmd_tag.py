@@ -27,9 +27,8 @@ def run(
     application/octet-stream.
     """
     from imgtool.cli import images as view
-    from imgtool.cli.changes import would_put
     from imgtool.model import Image
-    from imgtool.stores import Put
+    from imgtool.stores import Put, would_put
 
     target, labels = view.target_of(c, source)
     needs = view.needed(c, target)

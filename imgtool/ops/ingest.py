@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
-from imgtool.errors import AlreadyExists, ImgtoolError, NotFound, from_oserror
+from imgtool.errors import AlreadyExists, ImgtoolError, from_oserror
 from imgtool.model import Image
 from imgtool.oci.compression import FileSource, Prefixed
 from imgtool.ops import sources
@@ -20,7 +20,7 @@ from imgtool.ops.ingest_file import opened, peek, stage_file
 from imgtool.ops.ingest_layout import stage_layout
 from imgtool.ops.sources import Source
 from imgtool.ops.staging import Ingested, Staged, Wanted
-from imgtool.stores import Ingester, Put, Store
+from imgtool.stores import Ingester, Put, Store, would_put
 
 # So much is published in one step, to share the syncs.
 _BATCH_FILES = 512
@@ -131,10 +131,6 @@ class Ingest:
 
     def _would_put(self, put: Put) -> Image | ImgtoolError:
         try:
-            there: Image | None = self._store.images(self._ns).get(put.image.name)
-        except NotFound:
-            there = None
-        try:
-            return put.over(there)
-        except AlreadyExists as error:
+            return would_put(self._store.images(self._ns), put)
+        except ImgtoolError as error:
             return error

@@ -1,0 +1,100 @@
+"""A dry run tells what the run would do, its refusals among it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imgtool.digest import Digest
+from imgtool.disk import open_store
+from imgtool.model import Descriptor, Image, Namespace
+from tests.fixture_runner import Result, run_here, tree
+
+LONG = "k=" + "x" * 4096
+TARGET = Descriptor("text/plain", Digest.of(b"a"), 1, {"old": "1"})
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """Images `a` and `b` with different targets; content; a namespace `lost` that cannot be read."""
+    with open_store(str(tmp_path / "store")) as store:
+        with store.content("default").stage(algorithm="sha256") as writer:
+            writer.write(b"a")
+            writer.commit()
+        for name, target in (("a", TARGET), ("b", Descriptor("text/plain", Digest.of(b"b"), 1))):
+            store.images("default").create(Image(name, target, {"k": "v"}))
+        for name in ("there", "lost"):
+            store.namespaces.create(Namespace(name, {"k": "v"}))
+    record = tmp_path / "store" / "namespaces" / "lost" / "namespace.toml"
+    record.chmod(0o600)
+    record.write_text("schema = ")
+    return tmp_path
+
+
+def told(result: Result) -> tuple[int, bytes, bytes]:
+    return result.code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["update", "a", "--rename", "a"], 2),
+        (["update", "a", "-l", "x=1", "--rename", "a"], 2),
+        (["update", "a", "-l", "x=1", "--rename", ""], 2),
+        (["update", "a", "--rename", "b"], 4),
+        (["update", "a", "--rename", "c"], 0),
+        (["update", "a", "-l", LONG], 2),
+        (["update", "a", "--annotation", "old="], 0),
+        (["update", "a", "--replace-all", "--annotation", "new=1"], 0),
+        (["update", "b", "--target", "a", "--annotation", "new=1"], 0),
+        (["label", "a", LONG], 2),
+        (["label", "a", "k="], 0),
+        (["tag", "a", "b"], 4),
+        (["tag", "a", "c", "\udcff"], 2),
+        (["namespace", "create", "new", "k=v"], 0),
+        (["namespace", "create", "new", LONG], 2),
+        (["namespace", "create", "there"], 4),
+        (["namespace", "create", "lost"], 6),
+        (["namespace", "create", "a/b"], 2),
+        (["namespace", "label", "there", "k=w"], 0),
+        (["namespace", "label", "new", "k=w"], 0),
+        (["namespace", "label", "there", LONG], 2),
+        (["namespace", "label", "lost", "k=w"], 6),
+        (["content", "label", TARGET.digest, LONG], 2),
+    ],
+)
+def test_a_dry_run_says_what_the_run_says_and_changes_nothing(
+    here: Path, words: list[str], code: int
+) -> None:
+    """A script asks first, and then relies on it."""
+    before = tree(here / "store")
+    dry = told(run_here([*words, "--dry-run"], here, b""))
+    assert tree(here / "store") == before
+    assert told(run_here(words, here, b"")) == dry
+    assert dry[0] == code
+
+
+def test_a_refused_new_name_leaves_the_labels_alone(here: Path) -> None:
+    """What is known to fail fails before half of it is done."""
+    before = tree(here / "store")
+    assert run_here(["update", "a", "-l", "x=1", "--rename", "a"], here, b"").code == 2
+    assert tree(here / "store") == before
+
+
+@pytest.mark.parametrize(
+    ("words", "annotations"),
+    [
+        (["--replace-all", "--annotation", "z=3"], {"z": "3"}),
+        (["--annotation", "z=3"], {"old": "1", "z": "3"}),
+        (["--replace-all", "-l", "z=3", "--target", "a"], {"old": "1"}),
+        (["--target", "a", "--annotation", "z=3"], {"old": "1", "z": "3"}),
+    ],
+)
+def test_the_annotations_given_replace_all_only_where_they_are_to(
+    here: Path, words: list[str], annotations: dict[str, str]
+) -> None:
+    """Those of a new target are not lost with the old ones."""
+    assert run_here(["update", "a", *words], here, b"").code == 0
+    with open_store(str(here / "store")) as store:
+        assert store.images("default").get("a").target.annotations == annotations
