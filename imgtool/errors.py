@@ -85,6 +85,8 @@ class ResourceExhausted(ImgtoolError):
 _BY_ERRNO: dict[int, type[ImgtoolError]] = {
     errno.ENOENT: NotFound,
     errno.ENOTDIR: NotFound,
+    errno.ENAMETOOLONG: InvalidArgument,
+    errno.ELOOP: InvalidArgument,
     errno.EACCES: PermissionDenied,
     errno.EPERM: PermissionDenied,
     errno.EROFS: PermissionDenied,

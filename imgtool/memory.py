@@ -261,7 +261,7 @@ class _Images(_Bound):
         moved = replace(image, name=new, updated=clock.now())
         if there is None:
             there = self._write(moved)
-        elif replace(there, updated=moved.updated) != moved:
+        elif replace(there, created=moved.created, updated=moved.updated) != moved:
             raise AlreadyExists(f"image '{new}' already exists")
         images.pop(name, None)
         return there

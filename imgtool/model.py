@@ -20,6 +20,7 @@ from imgtool.errors import InvalidArgument
 from imgtool.names import check_labels, check_name
 
 SIZE_MAX = 2**63 - 1
+_NESTING_MAX = 16
 EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
 T = TypeVar("T", bound=NamedTuple)
@@ -33,6 +34,7 @@ __all__ = [
     "Namespace",
     "Platform",
     "check_image",
+    "is_plain",
     "replace",
 ]
 
@@ -138,6 +140,12 @@ def check_image(image: Image) -> Image:
     check_name(target.media_type, "media type")
     if isinstance(target.size, bool) or not 0 < target.size <= SIZE_MAX:
         raise InvalidArgument(f"image '{image.name}': target has size {target.size}, expected more than 0")
+    for unknown in (image.unknown, target.unknown):
+        for key, value in unknown.items():
+            if not is_plain(value):
+                raise InvalidArgument(
+                    f"image '{image.name}': '{key[:64]}' has a value that no record can hold"
+                )
     for key, value in target.annotations.items():
         if "\0" in key + value:
             raise InvalidArgument(f"image '{image.name}': annotation '{key[:64]}' contains NUL")
@@ -151,3 +159,20 @@ def check_image(image: Image) -> Image:
 def without_empty(mapping: Mapping[str, str]) -> dict[str, str]:
     """`mapping` without the entries whose value is empty: writing such an entry removes it."""
     return {k: v for k, v in mapping.items() if v}
+
+
+def is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether a record, a log and JSON can all hold `value`: text, a boolean, a number of 64 bits, or a
+    list or table of such, at most 16 deep.
+    """
+    if isinstance(value, bool | str):
+        return True
+    if isinstance(value, int):
+        return -SIZE_MAX - 1 <= value <= SIZE_MAX
+    if isinstance(value, float):
+        return value - value == 0  # finite
+    if depth >= _NESTING_MAX:
+        return False
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and is_plain(v, depth + 1) for k, v in value.items())
+    return isinstance(value, list | tuple) and all(is_plain(item, depth + 1) for item in value)

@@ -294,11 +294,11 @@ class ImageStore(Protocol):
     def rename(self, name: str, new: str, *, if_target: Digest | None = None) -> Image:
         """Create `new` with the record of `name`, then delete `name`: two changes, in that order.
         A repeat after a crash between them finishes: `new` counts as created if it is as `name` is,
-        but for the time of its update. No other client's change comes between the two.
+        but for its times. No other client's change comes between the two.
 
         Raises:
             NotFound: neither is there.
-            AlreadyExists: `new` is another image, or has other labels.
+            AlreadyExists: `new` is there with another target or other labels.
             FailedPrecondition: the target is not `if_target`.
             InvalidArgument: both names are the same.
         """
@@ -400,8 +400,8 @@ class Commit(NamedTuple):
 
 
 class Put(NamedTuple):
-    """An image to publish. A name that has the same target already is left as it is; with another
-    target it fails (AlreadyExists) unless `replace`.
+    """An image to publish. A name that points to the same digest already is left as it is; with another
+    it fails (AlreadyExists). With `replace`, only a name with the very same target is left as it is.
     """
 
     image: Image
@@ -417,7 +417,8 @@ class Put(NamedTuple):
         """
         if there is None:
             return self.image
-        if there.target.digest == self.image.target.digest:
+        same = there.target.digest == self.image.target.digest
+        if there.target == self.image.target or (same and not self.replace):
             return there
         if not self.replace:
             raise AlreadyExists(

@@ -84,8 +84,10 @@ class DiskImages:
             moved = replace(_expected(old, name, if_target), name=new, updated=clock.now())
             if there is None:
                 return moved
-            if replace(there, updated=moved.updated) != moved:
-                raise AlreadyExists(f"image '{new}' already exists, with target {there.target.digest}")
+            if replace(there, created=moved.created, updated=moved.updated) != moved:
+                same = there.target.digest == moved.target.digest
+                other = "other labels or annotations" if same else f"target {there.target.digest}"
+                raise AlreadyExists(f"image '{new}' already exists, with {other}")
             return there
 
         edits = [Edit(IMAGE, new, arrive), Edit(IMAGE, name, lambda old: None)]

@@ -12,7 +12,7 @@ from imgtool.clock import format_time, parse_time
 from imgtool.digest import Digest
 from imgtool.disk.codec import Record
 from imgtool.errors import DataLoss, InvalidArgument
-from imgtool.model import SIZE_MAX, ContentInfo, Descriptor, Image, Lease, Namespace, Platform
+from imgtool.model import SIZE_MAX, ContentInfo, Descriptor, Image, Lease, Namespace, Platform, is_plain
 
 SCHEMA = 1
 
@@ -80,6 +80,9 @@ class Fields:
         return value
 
     def unknown(self) -> dict[str, Any]:
+        for key, value in self._left.items():
+            if not is_plain(value):
+                raise self.bad(key, "has a value that imgtool cannot keep")
         return self._left
 
     def has(self, key: str) -> bool:

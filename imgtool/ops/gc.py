@@ -149,7 +149,7 @@ class _Space:
         for digest, info in self._records.items():
             if digest in self._reached:
                 continue
-            document = self._read(info, _UNKNOWN)
+            document = self._read_unreached(info)
             if document and document.subject:
                 self._back.setdefault(document.subject, []).append(digest)
                 if document.subject in self._reached:
@@ -188,6 +188,15 @@ class _Space:
         if document and document.subject:
             found.append(document.subject)
         return [*found, *references(info.labels), *references(info.labels, BACK)]
+
+    def _read_unreached(self, info: ContentInfo) -> _Document | None:
+        try:
+            return self._read(info, _UNKNOWN)
+        except DataLoss as error:
+            raise DataLoss(
+                f"cannot tell what is garbage: {error.message}, and it may be about an image",
+                hint=f"ingest it again, which heals it; or give it up with imgtool content rm {info.digest}",
+            ) from None
 
     def _read(self, info: ContentInfo, kind: str) -> _Document | None:
         try:

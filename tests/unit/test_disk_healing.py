@@ -8,7 +8,7 @@ import pytest
 
 from imgtool.digest import Digest
 from imgtool.disk import DiskStore, open_store
-from imgtool.errors import DataLoss, NotFound
+from imgtool.errors import DataLoss, InvalidArgument, NotFound
 from imgtool.model import Descriptor, Image
 from imgtool.stores import Commit, Put
 
@@ -60,3 +60,46 @@ def test_a_name_is_not_given_to_content_whose_object_is_missing(tmp_path: Path) 
     put = Put(Image("a", Descriptor("text/plain", digest, 5)), needs=frozenset([digest]))
     (outcome,) = store.publish(NS, puts=[put]).images
     assert isinstance(outcome, DataLoss)
+
+
+@pytest.mark.parametrize(
+    "value", ["1979-05-27T07:32:00Z", "inf", "0x" + "f" * 5000], ids=["date", "float", "huge"]
+)
+def test_an_unknown_value_that_no_log_can_hold_makes_the_record_unreadable(
+    tmp_path: Path, value: str
+) -> None:
+    """A record edited by hand: every command says so, and none stumbles over the value."""
+    store = open_store(str(tmp_path / "store"))
+    store.images(NS).create(Image("a", Descriptor("text/plain", Digest.of(b"x"), 1)))
+    path = tmp_path / "store/namespaces/default/images/a.toml"
+    body = path.read_text().partition("# sha256:")[0]
+    path.chmod(0o600)
+    path.write_text(f"when = {value}\n{body}")
+    with pytest.raises(DataLoss, match="when"):
+        store.images(NS).get("a")
+
+
+@pytest.mark.parametrize("value", [None, 2**64, float("nan"), {"deep": [None]}], ids=repr)
+def test_a_value_that_no_record_can_hold_is_refused_for_its_image_alone(
+    tmp_path: Path, value: object
+) -> None:
+    """A descriptor from outside may have any key; the others of the batch are published."""
+    store = open_store(str(tmp_path / "store"))
+    odd = Image("odd", Descriptor("text/plain", Digest.of(b"x"), 1, unknown={"x": value}))
+    good = Image("good", Descriptor("text/plain", Digest.of(b"x"), 1))
+    refused, published = store.publish(NS, puts=[Put(odd), Put(good)]).images
+    assert isinstance(refused, InvalidArgument)
+    assert isinstance(published, Image)
+    assert store.images(NS).names() == ["good"]
+
+
+def test_replace_gives_the_same_content_another_media_type(tmp_path: Path) -> None:
+    """Only the digest was compared, and the user was told that it is done."""
+    store = open_store(str(tmp_path / "store"))
+    target = Descriptor("text/plain", Digest.of(b"x"), 1)
+    store.publish(NS, puts=[Put(Image("a", target))])
+    other = Image("a", target._replace(media_type="text/html"))
+    store.publish(NS, puts=[Put(other)])
+    assert store.images(NS).get("a").target == target
+    store.publish(NS, puts=[Put(other, replace=True)])
+    assert store.images(NS).get("a").target == other.target
