@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 from imgtool.errors import FailedPrecondition, InvalidArgument, from_oserror
 from imgtool.model import Descriptor, Image
+from imgtool.oci import manifest, media
+from imgtool.oci.strictjson import LIMIT
 from imgtool.ops import sources
 from imgtool.ops.hold import lease_for
 from imgtool.ops.sources import Source
@@ -60,10 +62,13 @@ def stage_file(content: Ingester, here: Opened, wanted: Wanted, progress: Callab
     """Stage plain bytes, to become an image.
 
     Raises:
-        InvalidArgument: they are none and have a name; and as `stage_bytes`.
+        InvalidArgument: they are none and have a name, or are not the manifest that they are said to
+            be; and as `stage_bytes`.
     """
     commit = stage_bytes(content, here, wanted, progress)
     try:
+        if media.has_children(wanted.media_type):
+            _check_document(commit, wanted.media_type, here.source.what)
         return _named(here.source, wanted, commit)
     except BaseException:
         commit.writer.close()
@@ -99,6 +104,14 @@ def stage_bytes(content: Ingester, here: Opened, wanted: Wanted, progress: Calla
     except BaseException:
         writer.close()
         raise
+
+
+def _check_document(commit: Commit, media_type: str, what: str) -> None:
+    """Refuse under the name of a manifest what is none: gc could not tell what it keeps."""
+    with commit.writer.reader() as reader:
+        if reader.size > LIMIT:
+            raise InvalidArgument(f"{what} has {reader.size} bytes, and a manifest at most {LIMIT}")
+        manifest.parse(reader.read(), media_type, what)
 
 
 def _named(source: Source, wanted: Wanted, commit: Commit) -> Staged:

@@ -45,8 +45,13 @@ class Source:
     @property
     def base_name(self) -> str:
         """What to call a plain file that has no name."""
-        path = os.path.realpath(self.path) if self.path in (".", "..") else self.path.rstrip("/")
-        return os.path.basename(path)
+        name = os.path.basename(self.path.rstrip("/"))
+        return os.path.basename(os.path.realpath(self.path)) if name in ("", ".", "..") else name
+
+    @property
+    def is_pipe(self) -> bool:
+        """Whether the path names a pipe, and so says nothing of what comes out of it."""
+        return self.path == STDIN or _is_pipe(self.path)
 
     @property
     def stem(self) -> str:
@@ -84,6 +89,13 @@ def parse(word: str, kind: str | None = None) -> Source:
     except ValueError:
         raise InvalidArgument(f"source '{word}' is no path") from None
     return Source(LAYOUT if stat.S_ISDIR(mode) else AUTO, word)
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _checked(source: Source) -> Source:
