@@ -93,9 +93,10 @@ def parse(word: str, kind: str | None = None) -> Source:
 
 def _is_pipe(path: str) -> bool:
     try:
-        return not stat.S_ISREG(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
     except OSError:
         return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _checked(source: Source) -> Source:
