@@ -7,6 +7,7 @@ command's name; what is wrong with the usage is told in imgtool's own style.
 import inspect
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 import typer
@@ -15,7 +16,7 @@ import typer.main
 from typer._click import Command as AnyCommand
 from typer._click import Context as AnyContext
 from typer._click import HelpFormatter, Parameter
-from typer._click.exceptions import ClickException, UsageError
+from typer._click.exceptions import BadParameter, ClickException, UsageError
 
 from imgtool import __version__
 from imgtool.cli.context import Context
@@ -42,8 +43,9 @@ def invoke(argv: Sequence[str], context: Context) -> None:
 def _take_format(argv: Sequence[str], context: Context) -> None:
     """Find `--format json` in a line that could not be parsed: the error is told in that format."""
     for word, following in zip_longest(argv, argv[1:], fillvalue=""):
-        form = following if word == "--format" else word.removeprefix("--format=")
-        if form in ("json", "jsonl"):
+        option, equals, value = word.partition("=")
+        form = value if equals else following
+        if option == "--format" and form in ("json", "jsonl"):
             context.format = form
 
 
@@ -70,6 +72,8 @@ def _take(ctx: AnyContext, param: Parameter, value: Any) -> None:
     if param.name == "version":
         ctx.obj.out.write(f"imgtool {__version__}\n")
         raise typer.Exit
+    if isinstance(value, float) and not isfinite(value):
+        raise BadParameter(f"'{value}' is not a finite number", ctx, param)
     setattr(ctx.obj, param.name or "", value)
 
 

@@ -53,7 +53,7 @@ def run(
             c.store(),
             c.namespace,
             asked,
-            stdout=c.out.write_bytes,
+            stdout=c.out.stream(),
             on_error=c.failures.add,
             say=c.say,
             warn=c.failures.warn,

@@ -107,13 +107,13 @@ def _cat(c: Context, content: Provider, digest: Digest) -> None:
     """
     Raises:
         DataLoss: what was written is not what `digest` names.
+        InvalidArgument: stdout is a terminal, and what comes next is binary.
     """
-    hasher, first = new_hasher(digest.algorithm), True
+    hasher, write = new_hasher(digest.algorithm), c.out.stream()
     with content.reader(digest) as reader:
         while data := reader.read(_CHUNK):
             hasher.update(data)
-            c.out.write_bytes(data, first=first)
-            first = False
+            write(data)
     found = Digest.from_hasher(digest.algorithm, hasher)
     if found != digest:
         raise DataLoss(

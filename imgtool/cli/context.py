@@ -12,7 +12,6 @@ from imgtool.names import DEFAULT_NAMESPACE, check_namespace
 
 if TYPE_CHECKING:
     from imgtool.disk import DiskStore
-    from imgtool.stores import Store
 
 
 class Context:
@@ -37,7 +36,7 @@ class Context:
         """The store's directory: --root or $IMGTOOL_ROOT, $XDG_DATA_HOME/imgtool, ~/.local/share/imgtool.
 
         Raises:
-            InvalidArgument: --root is empty.
+            InvalidArgument: --root is empty; or there is none, and no home directory.
         """
         if self.root_option is not None:
             if not self.root_option:
@@ -46,6 +45,10 @@ class Context:
         data = os.environ.get("XDG_DATA_HOME", "")
         if not os.path.isabs(data):  # the XDG specification: relative ones are to be ignored
             data = os.path.expanduser("~/.local/share")
+            if data.startswith("~"):
+                raise InvalidArgument(
+                    "there is no home directory to look for the store in", hint="give --root"
+                )
         return f"{data.rstrip('/')}/imgtool"
 
     @property
@@ -62,7 +65,7 @@ class Context:
         """Whether stdout and stderr are for a program: `--format json` or `jsonl`."""
         return self.format in ("json", "jsonl")
 
-    def store(self) -> Store:
+    def store(self) -> DiskStore:
         """The store, opened at the first call."""
         if self._store is None:
             from imgtool.disk import open_store

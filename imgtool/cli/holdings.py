@@ -6,8 +6,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from imgtool.cli.output import Row, safe, size_text
-from imgtool.disk import settings
-from imgtool.disk.layout import Layout
 
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
@@ -18,14 +16,14 @@ def count(c: Context) -> dict[str, Any]:
     """Where the store is, its format and settings, and how many there are of each thing, with their
     sizes in bytes. Records that cannot be read are reported and not counted.
     """
-    root = os.path.abspath(c.root)
-    found, store = settings.load(Layout(root)), c.store()
+    store = c.store()
+    found = store.settings
     sizes = [size for _, size in store.objects()]
     namespaces = [
         _namespace(c, store, namespace.name) for namespace in store.namespaces.list(on_error=c.failures.add)
     ]
     return {
-        "root": root,
+        "root": os.path.abspath(c.root),
         "exists": found.exists,
         "format": {"read": found.read, "write": found.write},
         "locking": "flock" if found.locking else "none",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, partial
 from itertools import islice
@@ -151,7 +152,7 @@ def arranged(
         rows = sorted(rows, key=lambda r: value(r, key) or 0 if key == "size" else r[key])
     if reverse:
         rows = reversed(list(rows))
-    return islice(rows, limit)
+    return islice(rows, None if limit is None else min(limit, sys.maxsize))
 
 
 def columns(

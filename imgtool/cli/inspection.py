@@ -35,7 +35,7 @@ def show_raw(c: Context, names: Sequence[str]) -> None:
     """Write the manifest or index of each name to stdout, whole and right or not at all."""
     content = c.store().content(c.namespace)
     for raw in c.failures.for_each(names, lambda word: blob.read(content, digest_of(c, word))):
-        c.out.write_bytes(raw)
+        c.out.stream()(raw)
 
 
 def inspect(c: Context, word: str) -> Row:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from imgtool.cli.context import Context
@@ -12,17 +12,15 @@ CLOSED_PIPE = 141
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command line; returns the exit status. Nothing comes out of it but KeyboardInterrupt
-    and what else is no Exception.
+    """Run one command line; returns the exit status. What a command raises, or letting go of the store
+    does, is reported; what is no Exception, such as KeyboardInterrupt, comes out.
     """
     context = Context()
     try:
         try:
-            _invoke(argv, context)
-        except Exception as error:
-            context.failures.add(_as_ours(error, context))
+            _reported(context, lambda: _invoke(argv, context))
         finally:
-            context.close()
+            _reported(context, context.close)
         context.out.flush()
     except BrokenPipeError:
         return CLOSED_PIPE
@@ -35,6 +33,17 @@ def run(argv: Sequence[str]) -> int:
     return context.failures.exit_code
 
 
+def _reported(context: Context, action: Callable[[], None]) -> None:
+    """
+    Raises:
+        BrokenPipeError: nobody reads stdout any more.
+    """
+    try:
+        action()
+    except Exception as error:
+        context.failures.add(_as_ours(error, context))
+
+
 def _invoke(argv: Sequence[str], context: Context) -> None:
     from imgtool.cli import fast
 
@@ -45,7 +54,11 @@ def _invoke(argv: Sequence[str], context: Context) -> None:
 
 
 def _as_ours(error: Exception, context: Context) -> ImgtoolError:
-    """The error to report. A broken pipe is none."""
+    """The error to report.
+
+    Raises:
+        BrokenPipeError: that is `error`, and none to report.
+    """
     if isinstance(error, BrokenPipeError):
         raise error
     if isinstance(error, ImgtoolError):

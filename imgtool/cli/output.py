@@ -88,20 +88,22 @@ class Output:
         """
         self._write(text.encode("utf-8", "surrogateescape"))
 
-    def write_bytes(self, data: bytes, *, first: bool = True) -> None:
-        """Write content.
-
-        Args:
-            first: whether the content begins with these bytes.
-
-        Raises:
-            InvalidArgument: stdout is a terminal and the first bytes are no plain text.
+    def stream(self) -> Callable[[bytes], None]:
+        """The function that writes one content, part by part. It raises InvalidArgument where stdout is
+        a terminal and the part is no plain text, and then writes nothing of it.
         """
-        if first and sys.stdout is not None and sys.stdout.isatty() and not is_text(data):
-            raise InvalidArgument(
-                "binary content is not written to a terminal", hint="redirect stdout to a file or a pipe"
-            )
-        self._write(data)
+        if sys.stdout is None or not sys.stdout.isatty():
+            return self._write
+        text = PlainText()
+
+        def write(data: bytes) -> None:
+            if not text.goes_on(data):
+                raise InvalidArgument(
+                    "binary content is not written to a terminal", hint="redirect stdout to a file or a pipe"
+                )
+            self._write(data)
+
+        return write
 
     def flush(self) -> None:
         """Hand everything to the system.
@@ -247,11 +249,11 @@ def json_text(thing: Any, indent: int | None = None) -> str:
     import json
 
     text = json.dumps(thing, ensure_ascii=False, indent=indent)
-    return text if text.isascii() else "".join(_json_char(c) for c in text)
+    return text if text.isprintable() else "".join(_json_char(c) for c in text)
 
 
 def _json_char(c: str) -> str:
-    # C1 controls, separators and lone surrogates are legal in a Python string but not on a terminal.
+    # DEL, C1 controls, separators and lone surrogates are legal in a Python string but not on a terminal.
     # Line feeds stand only between values.
     return c if c.isprintable() or c == "\n" else "".join(f"\\u{unit:04x}" for unit in _utf16(ord(c)))
 
@@ -275,15 +277,21 @@ def _bytes_of(c: str) -> bytes:
     return c.encode("utf-8", "surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass")
 
 
-def is_text(data: bytes) -> bool:
-    """Whether `data`, which may end in the middle of a character, is safe on a terminal as it is."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        if error.reason != "unexpected end of data":
+class PlainText:
+    """Bytes that come in parts, and are safe on a terminal as they are; characters may lie across parts."""
+
+    def __init__(self) -> None:
+        from codecs import getincrementaldecoder
+
+        self._decoder = getincrementaldecoder("utf-8")()
+
+    def goes_on(self, data: bytes) -> bool:
+        """Whether they still are, with `data` behind the parts before."""
+        try:
+            text = self._decoder.decode(data)
+        except UnicodeDecodeError:
             return False
-        text = data[: error.start].decode()
-    return all(c.isprintable() or c in "\t\n\r" for c in text)
+        return all(c.isprintable() or c in "\t\n\r" for c in text)
 
 
 def width(text: str) -> int:

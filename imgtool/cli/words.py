@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from imgtool.digest import Digest
-from imgtool.errors import ImgtoolError, InvalidArgument
+from imgtool.errors import ImgtoolError, InvalidArgument, from_oserror
 
 
 def digest_or_none(text: str | None) -> Digest | None:
@@ -57,8 +57,12 @@ def read_names(path: str, zero: bool) -> list[str]:
     import sys
 
     if path != "-":
-        with open(path, "rb") as file:
-            data = file.read()
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            error.filename = path  # reading does not say
+            raise from_oserror(error, "cannot read") from None
     elif sys.stdin is None:
         raise ImgtoolError("cannot read stdin: it is closed")
     else:

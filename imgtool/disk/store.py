@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from imgtool.digest import Digest
     from imgtool.disk.content import DiskContent
     from imgtool.disk.leases import DiskLeases
+    from imgtool.disk.settings import Settings
     from imgtool.model import Lease
     from imgtool.stores import Commit, Garbage, Litter, Published, Put
 
@@ -32,6 +33,11 @@ class DiskStore:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.namespaces = DiskNamespaces(engine)
+
+    @property
+    def settings(self) -> Settings:
+        """What its imgtool.toml says."""
+        return self.engine.settings
 
     def images(self, namespace: str) -> DiskImages:
         return DiskImages(self.engine, check_namespace(namespace))

@@ -111,6 +111,19 @@ def test_the_root_comes_from_the_environment(
     assert Context().root == expected
 
 
+def test_without_a_home_there_is_no_store_to_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon's environment may be empty, and its user unknown: no store is made in a directory `~`."""
+    from imgtool.cli.context import Context
+    from imgtool.errors import InvalidArgument
+
+    for name in ("IMGTOOL_ROOT", "XDG_DATA_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
+    with pytest.raises(InvalidArgument, match="home") as caught:
+        _ = Context().root
+    assert caught.value.hint == "give --root"
+
+
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
@@ -126,6 +139,17 @@ def test_the_root_comes_from_the_environment(
         (["--root", "", "list"], "--root is empty", None),
         (["-n", "a/b", "list"], "invalid namespace 'a/b'", None),
         (["list", "--format", "yaml"], "unknown format 'yaml'", None),
+        (
+            ["list", "--lock-timeout", "nan"],
+            "invalid value for '--lock-timeout': 'nan' is not a finite number",
+            "try 'imgtool list --help'",
+        ),
+        (
+            ["--lock-timeout", "inf", "list"],
+            "invalid value for '--lock-timeout': 'inf' is not a finite number",
+            "try 'imgtool --help'",
+        ),
+        (["delete", "json", "--bogus"], "no such option: --bogus", "did you mean --verbose?"),
     ],
 )
 def test_wrong_usage_is_told_in_one_line_with_a_way_out(
@@ -175,6 +199,22 @@ def test_a_usage_error_with_format_json_is_json(tmp_path: Path, words: list[str]
     """Also where the line could not be parsed so far as to know the format."""
     found = json.loads(imgtool(tmp_path, *words).stderr)
     assert (found["exit"], found["code"]) == (2, "INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "why"), [("absent", 3, b"no such file or directory"), (".", 1, b"is a directory")]
+)
+def test_a_list_of_names_that_cannot_be_read_is_named(
+    tmp_path: Path, path: str, code: int, why: bytes
+) -> None:
+    """Opening tells the name, reading does not."""
+    result = imgtool(tmp_path, "ingest", "--files0-from", path)
+    assert (result.code, result.stderr) == (code, b"imgtool: cannot read '%s': %s\n" % (path.encode(), why))
+
+
+def test_a_limit_may_be_larger_than_any_list(here: Path) -> None:
+    result = imgtool(here, "list", "-q", "--limit", "99999999999999999999")
+    assert (result.code, result.stdout) == (0, b"a\nb\n")
 
 
 def test_verbose_says_which_store_and_namespace_are_meant(here: Path) -> None:

@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 
 from imgtool.cli.context import Context
-from imgtool.cli.output import Row, Template, is_text, json_text, labels_text, safe, short, size_text, width
+from imgtool.cli.output import (
+    PlainText,
+    Row,
+    Template,
+    json_text,
+    labels_text,
+    safe,
+    short,
+    size_text,
+    width,
+)
 from imgtool.errors import InvalidArgument
 
 ROWS: list[dict[str, Any]] = [
@@ -143,7 +153,9 @@ def test_what_a_terminal_would_obey_is_shown_as_its_bytes(text: str, shown: str)
     assert safe(text) == shown
 
 
-@pytest.mark.parametrize("text", ["a", "\x1b\n", "é漢😀", "\u202e\x9b", os.fsdecode(b"\xff"), "\U000e0001"])
+@pytest.mark.parametrize(
+    "text", ["a", "\x1b\n", "\x7f", "é漢😀", "\u202e\x9b", os.fsdecode(b"\xff"), "\U000e0001"]
+)
 def test_json_text_is_exact_and_harmless(text: str) -> None:
     """A JSON line may be looked at in a terminal as well."""
     shown = json_text({"k": text})
@@ -161,10 +173,18 @@ def test_json_text_is_exact_and_harmless(text: str) -> None:
         (b"\xff\xfe", False),
         (b"\x1b[2J", False),
         (b"\x1f\x8b\x08", False),
+        (b"\x7f", False),
     ],
 )
-def test_binary_is_told_from_text_by_its_first_bytes(data: bytes, text: bool) -> None:
-    assert is_text(data) is text
+def test_binary_is_told_from_text(data: bytes, text: bool) -> None:
+    assert PlainText().goes_on(data) is text
+
+
+def test_a_character_may_lie_across_two_parts_of_a_text() -> None:
+    """Content is read by the mebibyte, wherever that cuts; but a half is not completed by anything."""
+    whole, half = PlainText(), PlainText()
+    assert [whole.goes_on(b"\xc3"), whole.goes_on(b"\xa9"), whole.goes_on(b"\xc2\x9b")] == [True, True, False]
+    assert [half.goes_on(b"\xc3"), half.goes_on(b"a")] == [True, False]
 
 
 def test_binary_is_not_written_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,8 +193,8 @@ def test_binary_is_not_written_to_a_terminal(monkeypatch: pytest.MonkeyPatch) ->
     with os.fdopen(leader, "rb"), os.fdopen(follower, "w") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
         with pytest.raises(InvalidArgument, match="terminal"):
-            Context().out.write_bytes(b"\x1f\x8b")
-        Context().out.write_bytes(b"text\n")
+            Context().out.stream()(b"\x1f\x8b")
+        Context().out.stream()(b"text\n")
 
 
 @pytest.mark.parametrize(
