@@ -16,6 +16,7 @@ import pytest
 from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.disk import DiskStore, atomic, codec, ingests, open_store, workspace
+from imgtool.disk.locks import try_lock
 from imgtool.disk.workspace import Workspace
 from imgtool.errors import AlreadyExists, NotFound, Unavailable
 from imgtool.model import Lease
@@ -268,23 +269,36 @@ def test_data_that_is_missing_is_no_bytes(store: DiskStore) -> None:
 def test_a_crash_between_two_streams_does_not_mix_them(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Opened with another size, the old bytes go before the new size is written down: after a crash
-    between the two, nobody may take the old bytes for the beginning of the new stream.
+    """Opened with another size, the old bytes go before the new size is written down: wherever it
+    crashes, nobody may take the old bytes for the beginning of the new stream.
     """
-    begin(store, b"old stream", size=10)
 
     class Killed(BaseException): ...
 
-    def kill_at_rename(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if call is os.rename:
-            raise Killed
-        return call(*args, **kwargs)
+    store.engine.workspace.new_path()
+    at, killed = 0, True
+    while killed:
+        at += 1
+        path = begin(store, b"old stream", size=10)
+        left = at
 
-    with monkeypatch.context() as killed:
-        killed.setattr(atomic, "_do", kill_at_rename)
-        with pytest.raises(Killed):
-            store.content(NS).writer("ref", size=20)
-    assert offset(store, size=20) == 0
+        def kill(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                raise Killed
+            return call(*args, **kwargs)
+
+        with monkeypatch.context() as killing:
+            killing.setattr(atomic, "_do", kill)
+            try:
+                store.content(NS).writer("ref", size=20).close()
+                killed = False
+            except Killed:
+                pass
+        assert offset(store, size=20) == 0, f"killed at call {at}"
+        atomic.remove_tree(str(path))
+    assert at > 5
 
 
 # Other processes
@@ -386,6 +400,26 @@ def test_a_workspace_that_gc_takes_before_it_is_locked_is_made_anew(
     begin(store, b"x", "other")
     assert taken
     assert [Path(path).exists() for path in taken] == [False]
+
+
+def test_a_workspace_that_gc_takes_as_it_is_locked_is_made_anew(
+    store: DiskStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened before, locked after: the lock is one of a directory that is no more."""
+    begin(store)
+    store.close()
+    taken: list[Path] = []
+
+    def taking(fd: int) -> bool:
+        if not taken:
+            taken.extend((root / "tmp").iterdir())
+            taken[0].rmdir()
+        return try_lock(fd)
+
+    monkeypatch.setattr(workspace, "try_lock", taking)
+    begin(store, b"x", "other")
+    assert len(taken) == 1
+    assert not taken[0].exists()
 
 
 def test_gc_keeps_a_workspace_locked_while_it_removes_it(

@@ -176,6 +176,7 @@ def test_a_torn_tail_is_cut_wherever_it_was_torn(data: st.DataObject, tmp_path_f
     journal.change("3", "c")
     assert journal.voids() == []
     assert [entry and entry["op"] for entry in journal.entries()] == ["1", "3"]
+    assert journal.path.read_bytes().endswith(b"}\n")
 
 
 def test_a_log_that_is_only_a_torn_tail_begins_anew(journal: Journal) -> None:
