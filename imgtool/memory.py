@@ -229,7 +229,7 @@ class _Images(_Bound):
             raise NotFound(f"image '{name}' not found")
         return image
 
-    def names(self) -> list[str]:
+    def names(self, *, on_error: OnError = None) -> list[str]:
         return sorted(self._space.images)
 
     def create(self, image: Image, *, needs: Iterable[Digest] = ()) -> Image:

@@ -252,8 +252,10 @@ class ImageStore(Protocol):
             DataLoss: its record cannot be read.
         """
 
-    def names(self) -> list[str]:
-        """All names, without reading the records where that is possible."""
+    def names(self, *, on_error: OnError = None) -> list[str]:
+        """All names, without reading the records where that is possible: what cannot be read is then
+        not noticed.
+        """
 
     def list(self, *filters: str, on_error: OnError = None) -> Iterator[Image]:
         """The images that match. Fields: `name`, `target.digest`, `target.mediatype`,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from imgtool.cli.images import needed, row, target_of
 from imgtool.cli.output import Row
 from imgtool.cli.words import label_paths
 from imgtool.digest import Digest
-from imgtool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from imgtool.errors import AlreadyExists, FailedPrecondition, ImgtoolError, InvalidArgument, NotFound
 from imgtool.fieldpaths import merge_image, merge_labels
 from imgtool.model import Namespace, check_image, replace, without_empty
 from imgtool.names import check_labels, check_name
@@ -19,7 +20,7 @@ from imgtool.names import check_labels, check_name
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
     from imgtool.model import Image
-    from imgtool.stores import ImageStore, NamespaceStore
+    from imgtool.stores import ImageStore, NamespaceStore, Store
 
 
 class Change:
@@ -163,6 +164,26 @@ def would_label(namespaces: NamespaceStore, new: Namespace, paths: Sequence[str]
     with suppress(NotFound):
         old = namespaces.get(new.name)
     return replace(old, labels=merge_labels(old.labels, new.labels, paths, f"namespace '{new.name}'"))
+
+
+def would_remove(store: Store, name: str) -> None:
+    """
+    Raises:
+        NotFound: there is no namespace of that name.
+        FailedPrecondition: it still has images or content, and be it such that cannot be read.
+    """
+    store.namespaces.get(name)
+    lost: dict[str, list[ImgtoolError]] = {"images": [], "content": []}
+    there = {
+        "images": store.images(name).names(on_error=lost["images"].append),
+        "content": islice(store.content(name).list(on_error=lost["content"].append), 1),
+    }
+    left = [what for what, records in there.items() if [*records, *lost[what]]]
+    if left:
+        raise FailedPrecondition(
+            f"namespace '{name}' must be empty, but it still has {' and '.join(left)}",
+            hint="delete its images, then run imgtool gc",
+        )
 
 
 def changes(old: Image, new: Image) -> list[dict[str, str]]:

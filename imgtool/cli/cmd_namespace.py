@@ -65,22 +65,16 @@ def run_rm(
     """Remove namespaces that have no images and no content, and print their names. Their leases and
     unfinished writes go with them.
     """
-    from imgtool.errors import FailedPrecondition, NotFound
+    from imgtool.cli.changes import would_remove
+    from imgtool.errors import NotFound
 
     store = c.store()
 
     def remove(name: str) -> dict[str, str]:
-        if not dry_run:
-            store.namespaces.delete(name)
+        if dry_run:
+            would_remove(store, name)
         else:
-            store.namespaces.get(name)
-            images, content = bool(store.images(name).names()), any(True for _ in store.content(name).list())
-            if images or content:
-                left = [what for what, there in (("images", images), ("content", content)) if there]
-                raise FailedPrecondition(
-                    f"namespace '{name}' must be empty, but it still has {' and '.join(left)}",
-                    hint="delete its images, then run imgtool gc",
-                )
+            store.namespaces.delete(name)
         return {"name": name}
 
     removed = c.failures.for_each(

@@ -38,7 +38,7 @@ def _namespace(c: Context, store: Store, name: str) -> dict[str, Any]:
     offsets = [status.offset for status in content.statuses()]
     return {
         "name": name,
-        "images": {"count": len(store.images(name).names())},
+        "images": {"count": len(store.images(name).names(on_error=c.failures.add))},
         "content": {"count": len(sizes), "size": sum(sizes)},
         "leases": {"count": sum(1 for _ in store.leases(name).list(on_error=c.failures.add))},
         "ingests": {"count": len(offsets), "size": sum(offsets)},

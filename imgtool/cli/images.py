@@ -187,7 +187,8 @@ def selected(
     c: Context, images: ImageStore, words: Sequence[str], filters: Sequence[str], all: bool, zero: bool
 ) -> list[tuple[str, Digest | None]]:
     """The images that a command is to change: by name, by `--filter`, or `--all`, exactly one of the
-    three; with the target that a filter has seen. Unreadable records are reported.
+    three; with the target that a filter has seen. Records that cannot be read are reported where they
+    are come upon: by a filter all of them, by --all those whose names only they tell.
 
     Raises:
         InvalidArgument: none of the three is given, or two; a filter is empty or is no filter.
@@ -199,7 +200,7 @@ def selected(
     if filters:
         return [(i.name, i.target.digest) for i in images.list(*filters, on_error=c.failures.add)]
     if all:
-        return [(name, None) for name in images.names()]
+        return [(name, None) for name in images.names(on_error=c.failures.add)]
     return [(name, None) for name in names_from(words, zero)]
 
 

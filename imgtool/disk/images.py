@@ -30,9 +30,9 @@ class DiskImages:
             raise not_found(name)
         return image
 
-    def names(self) -> list[str]:
+    def names(self, *, on_error: OnError = None) -> list[str]:
         directory = self._engine.layout.images(self._ns)
-        return [name for name, _ in self._engine.named(IMAGE, directory, lambda _: None)]
+        return [name for name, _ in self._engine.named(IMAGE, directory, on_error)]
 
     def list(self, *filters: str, on_error: OnError = None) -> Iterator[Image]:
         images = self._engine.scan(IMAGE, self._ns, self._engine.layout.images(self._ns), on_error)

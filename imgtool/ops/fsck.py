@@ -72,7 +72,7 @@ class _Graph:
         for info in self._content.list(on_error=_told):
             path = self._layout.content_record(self._ns, info.digest)
             yield from self._tell(settled(partial(self._document, info.digest), path))
-        for name in self._images.names():
+        for name in self._images.names(on_error=_told):
             yield from self._tell(settled(partial(self._image, name), self._layout.image(self._ns, name)))
 
     def _tell(self, problems: Sequence[Problem]) -> Sequence[Problem]:

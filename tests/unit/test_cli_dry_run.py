@@ -98,3 +98,15 @@ def test_the_annotations_given_replace_all_only_where_they_are_to(
     assert run_here(["update", "a", *words], here, b"").code == 0
     with open_store(str(here / "store")) as store:
         assert store.images("default").get("a").target.annotations == annotations
+
+
+def test_a_namespace_with_a_record_that_cannot_be_read_is_not_empty(here: Path) -> None:
+    """Of a long name only its record tells it, and that one is damaged."""
+    with open_store(str(here / "store")) as store:
+        store.images("there").create(Image("x" * 300, TARGET))
+        path = Path(store.engine.layout.image("there", "x" * 300))
+    path.chmod(0o600)
+    path.write_text("schema = ")
+    dry = told(run_here(["namespace", "rm", "there", "--dry-run"], here, b""))
+    assert dry[0] == 5
+    assert told(run_here(["namespace", "rm", "there"], here, b"")) == dry

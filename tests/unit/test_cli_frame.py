@@ -232,6 +232,19 @@ def test_a_command_goes_on_past_a_failure_and_exits_with_the_first(here: Path) -
     ]
 
 
+@pytest.mark.parametrize("words", [["delete", "--all"], ["update", "--all", "-l", "x=1"], ["info"]])
+def test_all_are_not_all_where_a_name_cannot_be_read(here: Path, words: list[str]) -> None:
+    """Of a long name only its record tells it; a script must hear that one image is left."""
+    with open_store(str(here / "store")) as store:
+        store.images("default").create(Image("x" * 300, Descriptor("text/plain", DIGEST, 1)))
+        path = Path(store.engine.layout.image("default", "x" * 300))
+    path.chmod(0o600)
+    path.write_text("schema = ")
+    result = imgtool(here, *words)
+    assert (result.code, b"~" in result.stderr) == (6, True)
+    assert result.stdout
+
+
 def test_names_come_from_stdin(here: Path) -> None:
     assert imgtool(here, "resolve", "-", stdin=b"a\n\nb\n").stdout == f"{DIGEST}\n{DIGEST}\n".encode()
     assert imgtool(here, "delete", "-0", "-", stdin=b"a\0b").stdout == b"a\0b\0"

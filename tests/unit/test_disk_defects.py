@@ -160,6 +160,24 @@ def test_content_under_a_file_name_that_is_no_digests_cannot_be_read(store: Disk
         list(store.content(NS).list())
 
 
+def test_a_record_whose_name_only_it_tells_is_reported_where_names_are_listed(
+    store: DiskStore, root: Path
+) -> None:
+    """Who takes all names must know that one is not among them."""
+    long = "a" * 300
+    digest = add(store, b"hello")
+    for each in ("app", long):
+        name(store, each, digest)
+    path = Path(store.engine.layout.image(NS, long))
+    path.chmod(0o600)
+    path.write_text("schema = ")
+    with pytest.raises(DataLoss):
+        store.images(NS).names()
+    reported: list[ImgtoolError] = []
+    assert store.images(NS).names(on_error=reported.append) == ["app"]
+    assert [type(error) for error in reported] == [DataLoss]
+
+
 @pytest.mark.parametrize("entry", [".app.toml.Xa82bd", ".#app.toml", "app.toml~", "README"])
 def test_files_of_other_programs_beside_the_records_are_passed_over(
     store: DiskStore, root: Path, entry: str
