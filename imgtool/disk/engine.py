@@ -20,7 +20,14 @@ from imgtool.disk import atomic, codec, read, records, settings
 from imgtool.disk.layout import SUFFIX, Layout, base, inside, is_record, parent
 from imgtool.disk.locks import Locks
 from imgtool.disk.workspace import Workspace
-from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, ImgtoolError, ResourceExhausted
+from imgtool.errors import (
+    AlreadyExists,
+    DataLoss,
+    FailedPrecondition,
+    ImgtoolError,
+    ResourceExhausted,
+    from_oserror,
+)
 from imgtool.model import ContentInfo, Image, Lease, Namespace
 from imgtool.names import check_namespace, file_name, name_of_file
 
@@ -116,6 +123,10 @@ class Engine:
         finally:
             self._memory = None
 
+    def exists(self) -> bool:
+        """Whether there is a store."""
+        return self.settings.exists or os.path.lexists(self.layout.settings)
+
     def close(self) -> None:
         self.workspace.close()
 
@@ -139,13 +150,13 @@ class Engine:
             if self._memory is None:
                 return kind.load(codec.load(read.read_regular(path, codec.RECORD_MAX), path), path)
             identity = _identity(path)
-            if path in self._memory and self._memory[path][0] == identity:
+            if identity and path in self._memory and self._memory[path][0] == identity:
                 return cast(T, self._memory[path][1])
             record = kind.load(codec.load(read.read_regular(path, codec.RECORD_MAX), path), path)
         except FileNotFoundError:
             return None
         # A file as young as the clock's step could change once more without looking different.
-        if clock.wall() - max(identity[2:4]) > _SETTLED and _identity(path) == identity:
+        if identity and clock.wall() - max(identity[2:4]) > _SETTLED and _identity(path) == identity:
             self._memory[path] = identity, record
         return record
 
@@ -197,9 +208,11 @@ class Engine:
     def object_size(self, digest: Digest) -> int | None:
         """The size of the object in bytes; None where there is none."""
         try:
-            status = os.stat(self.layout.object(digest), follow_symlinks=False)
+            status = os.lstat(self.layout.object(digest))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise from_oserror(error, "cannot look at object") from error
         return status.st_size if stat.S_ISREG(status.st_mode) else None
 
     def is_whole(self, ns: str, digest: Digest) -> bool:
@@ -235,6 +248,8 @@ class Engine:
 
     def change(self, ns: str, edit: Edit[T]) -> T | None:
         """Make one change; returns the record as it is then."""
+        if not self.exists():
+            edit.change(None)  # what needs a record fails here, and makes no store
         (outcome,) = self.apply(ns, [edit])
         return cast("T | None", outcome)
 
@@ -406,7 +421,11 @@ class _Change(NamedTuple):
 
 
 def _identity(path: str) -> tuple[int, ...]:
-    status = os.stat(path, follow_symlinks=False)
+    """What changes whenever a file does; empty where there is none."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return ()
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 

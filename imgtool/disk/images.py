@@ -76,6 +76,8 @@ class DiskImages:
         check_name(new, "new image name")
         if name == new:
             raise InvalidArgument(f"image '{name}' cannot be renamed to itself")
+        if not self._engine.exists():
+            raise not_found(name)
 
         def arrive(there: Image | None) -> Image:
             old = self._engine.load(IMAGE, self._ns, name)

@@ -31,7 +31,7 @@ def objects(engine: Engine) -> Iterator[tuple[Digest, int]]:
 
 def litter(engine: Engine, held: frozenset[tuple[str, str]]) -> Sequence[Litter]:
     """See `stores.Store.litter`."""
-    if not engine.settings.exists:
+    if not engine.exists():
         return []  # somebody may be making the store, or died of it; whoever makes it does so again
     found = []
     for path, ns, ref in ingests.abandoned(engine, held):

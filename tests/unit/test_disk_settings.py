@@ -13,7 +13,7 @@ import pytest
 from imgtool.digest import Digest
 from imgtool.disk import DiskStore, atomic, codec, open_store, settings
 from imgtool.errors import DataLoss, FailedPrecondition, ImgtoolError, NotFound, PermissionDenied
-from imgtool.model import Descriptor, Image
+from imgtool.model import ContentInfo, Descriptor, Image
 
 NS = "default"
 
@@ -63,6 +63,31 @@ def test_an_absent_store_is_empty_and_looking_makes_nothing(root: Path) -> None:
         with pytest.raises(NotFound):
             store.content(NS).info(Digest.of(b"x"))
     assert not root.exists()
+
+
+def test_what_needs_a_record_makes_no_store(root: Path) -> None:
+    """A mistyped --root must not leave an empty store behind; another process may have made it since."""
+    target = Descriptor("t", Digest.of(b"x"), 1)
+    with open_store(str(root)) as store:
+        changes: list[Callable[[], object]] = [
+            lambda: store.images(NS).update(Image("x", target), "labels"),
+            lambda: store.images(NS).rename("x", "y"),
+            lambda: store.images(NS).create(Image("y", target), needs=[Digest.of(b"x")]),
+            lambda: store.content(NS).update(ContentInfo(Digest.of(b"x"), 1)),
+            lambda: store.content(NS).delete(Digest.of(b"x")),
+            lambda: store.content(NS).abort("ref"),
+            lambda: store.content(NS).writer("ref", lease="l"),
+            lambda: store.leases(NS).add("l", "content", "x"),
+            lambda: store.leases(NS).delete("l"),
+            lambda: store.namespaces.delete(NS),
+        ]
+        for change in changes:
+            with pytest.raises(NotFound):
+                change()
+        assert not root.exists()
+        write_to(root)
+        store.images(NS).update(Image("x", target, {"k": "v"}), "labels")
+    assert names_in(root) == ["x"]
 
 
 def test_the_first_change_makes_the_store_and_what_leads_to_it(tmp_path: Path) -> None:
