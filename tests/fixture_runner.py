@@ -179,7 +179,11 @@ def lay_out(home: Path, where: Path) -> None:
             shutil.copyfile(source, target, follow_symlinks=False)
     if (home / "tree-before").is_dir():
         shutil.copytree(
-            home / "tree-before", where / "store", symlinks=True, ignore=shutil.ignore_patterns(".gitkeep")
+            home / "tree-before",
+            where / "store",
+            symlinks=True,
+            ignore=shutil.ignore_patterns(".gitkeep"),
+            copy_function=shutil.copyfile,  # as written now, not when the case was checked out
         )
         _store_modes(where / "store")
 

@@ -138,11 +138,14 @@ for _global in GLOBAL_OPTIONS:
 
 
 def _with_context(function: Callable[..., None]) -> Callable[..., None]:
-    """`function(c: Context, …)` as Typer wants it: Typer's context in front instead of ours."""
+    """`function(c: Context, …)` as Typer wants it: Typer's context in front instead of ours. A format
+    that cannot be is refused before it is called.
+    """
     signature = inspect.signature(function, eval_str=True)
     first, *rest = signature.parameters.values()
 
     def call(ctx: typer.Context, **values: Any) -> None:
+        ctx.obj.out.check()
         function(ctx.obj, **values)
 
     call.__doc__ = function.__doc__

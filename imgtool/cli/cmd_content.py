@@ -34,10 +34,9 @@ def run_list(
 
     found = c.store().content(c.namespace).list(*filters, on_error=c.failures.add)
     c.out.rows(
-        "content",
+        contents.CONTENT,
         (contents.row(c.namespace, info) for info in found),
         contents.columns(whole=no_trunc, exact=bytes),
-        key="digest",
         zero=zero,
     )
 
@@ -51,10 +50,9 @@ def run_info(c: Context, digests: Digests, bytes: o.Bytes = False, zero: o.Zero 
     content = c.store().content(c.namespace)
     found = c.failures.for_each(names_from(digests, zero), lambda word: content.info(Digest.parse(word)))
     c.out.rows(
-        "content",
+        contents.CONTENT,
         (contents.row(c.namespace, info) for info in found),
         contents.columns(whole=True, exact=bytes),
-        key="digest",
         zero=zero,
     )
 
@@ -97,12 +95,13 @@ def run_ingest(
     """Store bytes, and print their digest alone. Until an image or a label refers to them a lease
     holds them, for 24 hours.
     """
-    from imgtool.cli.contents import DIGEST_ONLY
+    from imgtool.cli.contents import DIGEST_ONLY, DIGESTS
     from imgtool.cli.ingesting import wanted_of
     from imgtool.cli.progress import Progress
     from imgtool.ops.ingest_content import ingest_content
     from imgtool.ops.sources import FILE, parse
 
+    c.out.check(DIGESTS)
     wanted = wanted_of(
         words=[source],
         names=[],
@@ -121,7 +120,7 @@ def run_ingest(
             c.store(), c.namespace, parse(source, FILE), wanted, progress=progress.add, dry_run=dry_run
         )
     row = {"namespace": c.namespace, "digest": digest}
-    c.out.rows("content", [row], DIGEST_ONLY, key="digest", header=False)
+    c.out.rows(DIGESTS, [row], DIGEST_ONLY, header=False)
 
 
 def run_label(
@@ -139,6 +138,7 @@ def run_label(
     from imgtool.fieldpaths import merge_labels
     from imgtool.names import check_labels
 
+    c.out.check(contents.CONTENT)
     paths, new = label_paths(labels, replace_all)
     check_labels(new)
     content = c.store().content(c.namespace)
@@ -147,7 +147,7 @@ def run_label(
         info = info._replace(labels=merge_labels(info.labels, new, paths, f"content '{digest}'"))
     else:
         info = content.update(info._replace(labels=new), *paths)
-    c.out.rows("content", [contents.row(c.namespace, info)], LABELS_ONLY, key="digest", header=False)
+    c.out.rows(contents.CONTENT, [contents.row(c.namespace, info)], LABELS_ONLY, header=False)
 
 
 def run_rm(
@@ -160,7 +160,7 @@ def run_rm(
     """Remove content from the namespace, whatever refers to it, and print the digests. The bytes go
     with a later gc, if no other namespace has them.
     """
-    from imgtool.cli.contents import DIGEST_ONLY
+    from imgtool.cli.contents import DIGEST_ONLY, DIGESTS
     from imgtool.cli.words import names_from
     from imgtool.digest import Digest
     from imgtool.errors import NotFound
@@ -178,7 +178,7 @@ def run_rm(
     removed = c.failures.for_each(
         names_from(digests, zero), remove, ignore=NotFound if ignore_missing else None
     )
-    c.out.rows("content", removed, DIGEST_ONLY, key="digest", zero=zero, header=False)
+    c.out.rows(DIGESTS, removed, DIGEST_ONLY, zero=zero, header=False)
 
 
 def run_active(c: Context, filters: o.FilterArguments, bytes: o.Bytes = False, zero: o.Zero = False) -> None:
@@ -187,10 +187,9 @@ def run_active(c: Context, filters: o.FilterArguments, bytes: o.Bytes = False, z
 
     found = c.store().content(c.namespace).statuses(*filters)
     c.out.rows(
-        "ingests",
+        contents.WRITES,
         (contents.write_row(c.namespace, status) for status in found),
         contents.write_columns(exact=bytes),
-        key="ref",
         zero=zero,
     )
 
@@ -203,7 +202,7 @@ def run_abort(
     dry_run: o.DryRun = False,
 ) -> None:
     """Drop unfinished writes with their bytes, and print their refs."""
-    from imgtool.cli.contents import REF_ONLY
+    from imgtool.cli.contents import REF_ONLY, REFS
     from imgtool.cli.words import names_from
     from imgtool.errors import NotFound
 
@@ -217,4 +216,4 @@ def run_abort(
         return {"namespace": c.namespace, "ref": ref}
 
     dropped = c.failures.for_each(names_from(refs, zero), abort, ignore=NotFound if ignore_missing else None)
-    c.out.rows("ingests", dropped, REF_ONLY, key="ref", zero=zero, header=False)
+    c.out.rows(REFS, dropped, REF_ONLY, zero=zero, header=False)

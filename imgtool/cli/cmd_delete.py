@@ -46,7 +46,7 @@ def run(
         ignore=NotFound if ignore_missing else None,
     )
     c.out.rows(
-        "images",
+        view.IMAGES,
         (view.row(c.namespace, image) for image in deleted),
         view.NAME_ONLY,
         zero=zero,

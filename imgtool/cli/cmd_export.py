@@ -40,6 +40,7 @@ def run(
 
     Without --to it is an oci-archive, or a layout where FILE is a directory or ends with a slash.
     """
+    from imgtool.cli.output import Kind
     from imgtool.cli.progress import Progress
     from imgtool.cli.words import names_from
     from imgtool.oci import platforms
@@ -47,6 +48,9 @@ def run(
     from imgtool.ops.export_plan import Exported
 
     asked = wanted(output, to, platforms.parse(platform) if platform else None, dry_run=dry_run)
+    kind = Kind("images", Exported._fields, "digest" if c.quiet else "name")
+    if output != STDOUT or dry_run:
+        c.out.check(kind, zero=zero)
     names = names_from(words, zero)
     with Progress(c, "exporting") as progress:
         export = Export(
@@ -62,10 +66,9 @@ def run(
         done = export.run(names)
     if output != STDOUT or dry_run:
         c.out.rows(
-            "images",
+            kind,
             map(Exported._asdict, done),
             {"DIGEST": itemgetter("digest"), "NAME": itemgetter("name")},
-            key="digest" if c.quiet else "name",
             zero=zero,
             header=False,
         )

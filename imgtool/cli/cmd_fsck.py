@@ -24,6 +24,7 @@ def run(
     An error is something that is lost or cannot be read: the exit status is 6. A remark is something
     that is not as imgtool writes it, and loses nothing.
     """
+    from imgtool.cli.output import Kind
     from imgtool.cli.progress import Progress
     from imgtool.errors import DataLoss
     from imgtool.ops import fsck
@@ -38,7 +39,7 @@ def run(
 
     with Progress(c, "checking") as progress:
         c.out.rows(
-            "problems",
+            Kind("problems", fsck.Problem._fields),
             counted(fsck.check(c.root, quick=quick, progress=progress.add)),
             {
                 "LEVEL": lambda r: str(r["level"]),

@@ -26,4 +26,4 @@ def run(c: Context, dry_run: o.DryRun = False, bytes: o.Bytes = False, zero: o.Z
         found = collect(c.store(), dry_run=dry_run)
         yield from garbage.rows(found, total=c.format == "table" and not (c.quiet or zero))
 
-    c.out.rows("garbage", removed(), garbage.columns(exact=bytes), zero=zero)
+    c.out.rows(garbage.GARBAGE, removed(), garbage.columns(exact=bytes), zero=zero)

@@ -98,6 +98,7 @@ def run(
     image.
     """
     from imgtool.cli.ingesting import wanted_of, words_of
+    from imgtool.cli.output import Kind
     from imgtool.cli.progress import Progress
     from imgtool.ops import sources
     from imgtool.ops.ingest import Ingest
@@ -132,10 +133,9 @@ def run(
                 yield {"digest": done.digest, "name": done.name, "size": done.size}
 
         c.out.rows(
-            "images",
+            Kind("images", ("digest", "name", "size"), "digest" if c.quiet else "name"),
             rows(),
             {"DIGEST": itemgetter("digest"), "NAME": itemgetter("name")},
-            key="digest" if c.quiet else "name",
             zero=zero,
             header=False,
         )

@@ -21,6 +21,7 @@ def run(
     from imgtool.fieldpaths import merge_image
     from imgtool.model import check_image, replace
 
+    c.out.check(view.IMAGES)
     paths, new = label_paths(labels, replace_all)
     images, expected = c.store().images(c.namespace), digest_or_none(if_digest)
     image = replace(images.get(name), labels=new)
@@ -28,4 +29,4 @@ def run(
         image = check_image(merge_image(expect(images.get(name), expected), image, paths))
     else:
         image = images.update(image, *paths, if_target=expected)
-    c.out.rows("images", [view.row(c.namespace, image)], view.LABELS_ONLY, header=False)
+    c.out.rows(view.IMAGES, [view.row(c.namespace, image)], view.LABELS_ONLY, header=False)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from imgtool.cli import options as o
 from imgtool.cli.context import Context
+from imgtool.cli.output import Kind
 from imgtool.cli.words import label_paths, names_from, pairs
 
 if TYPE_CHECKING:
+    from imgtool.cli.output import Row
     from imgtool.model import Namespace
+
+_NAMESPACES = Kind("namespaces", ("name", "labels", "created"))
+_NAMES = Kind("namespaces", ("name",))
+_NAME_ONLY: Mapping[str, Callable[[Row], str]] = {"NAME": itemgetter("name")}
 
 
 def run_list(c: Context, filters: o.FilterArguments, zero: o.Zero = False) -> None:
@@ -18,9 +26,9 @@ def run_list(c: Context, filters: o.FilterArguments, zero: o.Zero = False) -> No
 
     found = c.store().namespaces.list(*filters, on_error=c.failures.add)
     c.out.rows(
-        "namespaces",
+        _NAMESPACES,
         map(_row, found),
-        {"NAME": lambda r: str(r["name"]), "LABELS": lambda r: labels_text(r["labels"], whole=True)},
+        {**_NAME_ONLY, "LABELS": lambda r: labels_text(r["labels"], whole=True)},
         zero=zero,
     )
 
@@ -30,10 +38,11 @@ def run_create(c: Context, name: o.Name, labels: o.LabelArguments, dry_run: o.Dr
     from imgtool.cli.changes import would_create
     from imgtool.model import Namespace
 
+    c.out.check(_NAMESPACES)
     namespaces = c.store().namespaces
     new = Namespace(name, pairs(labels))
     new = would_create(namespaces, new) if dry_run else namespaces.create(new)
-    c.out.rows("namespaces", [_row(new)], {"NAME": lambda r: str(r["name"])}, header=False)
+    c.out.rows(_NAMESPACES, [_row(new)], _NAME_ONLY, header=False)
 
 
 def run_label(
@@ -48,11 +57,12 @@ def run_label(
     from imgtool.cli.images import LABELS_ONLY
     from imgtool.model import Namespace
 
+    c.out.check(_NAMESPACES)
     namespaces = c.store().namespaces
     paths, labels_ = label_paths(labels, replace_all)
     new = Namespace(name, labels_)
     result = would_label(namespaces, new, paths) if dry_run else namespaces.update(new, *paths)
-    c.out.rows("namespaces", [_row(result)], LABELS_ONLY, header=False)
+    c.out.rows(_NAMESPACES, [_row(result)], LABELS_ONLY, header=False)
 
 
 def run_rm(
@@ -80,7 +90,7 @@ def run_rm(
     removed = c.failures.for_each(
         names_from(names, zero), remove, ignore=NotFound if ignore_missing else None
     )
-    c.out.rows("namespaces", removed, {"NAME": lambda r: str(r["name"])}, zero=zero, header=False)
+    c.out.rows(_NAMES, removed, _NAME_ONLY, zero=zero, header=False)
 
 
 def _row(namespace: Namespace) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def run(
     from imgtool.model import Image
     from imgtool.stores import Put, would_put
 
+    c.out.check(view.IMAGES, zero=zero)
     target, labels = view.target_of(c, source)
     needs = view.needed(c, target)
     puts = [Put(Image(name, target, labels), replace, needs) for name in names_from(names, zero)]
@@ -39,7 +40,7 @@ def run(
     else:
         tagged = c.failures.drop(c.store().publish(c.namespace, puts=puts).images)
     c.out.rows(
-        "images",
+        view.IMAGES,
         (view.row(c.namespace, image) for image in tagged),
         view.NAME_ONLY,
         zero=zero,

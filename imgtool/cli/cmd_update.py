@@ -45,7 +45,7 @@ def run(
 ) -> None:
     """Change images, and print each change as NAME FIELD: OLD -> NEW."""
     from imgtool.cli import changes
-    from imgtool.cli.images import selected
+    from imgtool.cli.images import IMAGES, selected
 
     change = changes.Change(c, labels, annotations, target, replace_all=replace_all, rename=rename)
     images, expected = c.store().images(c.namespace), digest_or_none(if_digest)
@@ -56,4 +56,10 @@ def run(
         name, seen = choice
         return change.apply(images, name, expected or seen, dry_run=dry_run)
 
-    c.out.rows("images", c.failures.for_each(chosen, update), changes.CHANGES, zero=zero, header=False)
+    c.out.rows(
+        IMAGES.also("changes"),
+        c.failures.for_each(chosen, update),
+        changes.CHANGES,
+        zero=zero,
+        header=False,
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from imgtool.cli.output import Row, labels_text, short, size_text
+from imgtool.cli.output import Kind, Row, labels_text, short, size_text
 from imgtool.cli.words import names_from
 from imgtool.clock import format_time
 from imgtool.digest import Digest, new_hasher
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from imgtool.stores import Provider
 
 _CHUNK = 1 << 20
+
+CONTENT = Kind("content", ("namespace", "digest", "size", "labels", "created", "updated"), "digest")
+DIGESTS = Kind("content", ("namespace", "digest"), "digest")
+WRITES = Kind(
+    "ingests",
+    ("namespace", "ref", "offset", "total", "started", "updated", "expires", "expected"),
+    "ref",
+)
+REFS = Kind("ingests", ("namespace", "ref"), "ref")
 
 DIGEST_ONLY: Mapping[str, Callable[[Row], str]] = {"DIGEST": itemgetter("digest")}
 REF_ONLY: Mapping[str, Callable[[Row], str]] = {"REF": itemgetter("ref")}

@@ -76,5 +76,6 @@ def invoke(argv: Sequence[str], context: Context) -> bool:
         return False
     for name, setting in settings.items():
         setattr(context, name, setting)
+    context.out.check()
     COMMANDS[command][0](context, words, **flags)
     return True

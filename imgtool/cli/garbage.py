@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from imgtool.cli.output import Row, size_text
+from imgtool.cli.output import Kind, Row, size_text
 
 if TYPE_CHECKING:
     from imgtool.stores import Garbage
+
+GARBAGE = Kind("garbage", ("kind", "namespace", "name", "size"))
 
 
 def rows(garbage: Garbage, *, total: bool = False) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from imgtool.cli.output import Row, labels_text, short, size_text, value
+from imgtool.cli.output import Kind, Row, labels_text, short, size_text, value
 from imgtool.cli.words import names_from
 from imgtool.clock import format_time
 from imgtool.digest import Digest
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from imgtool.model import Image
     from imgtool.stores import ContentStore, ImageStore
 
+IMAGES = Kind("images", ("namespace", "name", "target", "labels", "created", "updated"))
 DEFAULT_TYPE = "application/octet-stream"
 
 
@@ -42,7 +43,7 @@ def show(
     """`imgtool list`. The arguments are its options; `whole` is --no-trunc, `exact` --bytes."""
     found = listed(c, filters, all_namespaces=all_namespaces)
     c.out.rows(
-        "images",
+        IMAGES.also("size", "platforms"),
         arranged(found, sort, reverse=reverse, limit=limit),
         columns(whole=whole, exact=exact, namespaces=all_namespaces),
         zero=zero,
@@ -54,10 +55,9 @@ def resolve(c: Context, words: Sequence[str], *, zero: bool = False) -> None:
     found = c.failures.for_each(names_from(words, zero), c.store().images(c.namespace).get)
     rows = (row(c.namespace, image) for image in found)
     c.out.rows(
-        "images",
+        IMAGES.also("digest")._replace(key="digest"),
         (r | {"digest": r["target"]["digest"]} for r in rows),
         {"DIGEST": itemgetter("digest")},
-        key="digest",
         zero=zero,
         header=False,
     )

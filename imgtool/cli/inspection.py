@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from imgtool.oci.graph import Graph
 
 
+_WHOLE = view.IMAGES.also("size", "platforms", "absent", "missing", "tree")
+
+
 def show(c: Context, names: Sequence[str], *, zero: bool) -> None:
     """Print what `inspect` finds of each name: as JSON for a person, unless another format is asked
     for. Those that fail are reported.
@@ -28,7 +31,7 @@ def show(c: Context, names: Sequence[str], *, zero: bool) -> None:
     if c.format == "table" and not (c.quiet or zero):
         c.out.write(json_text({"schema": 1, "images": list(rows)}, indent=2) + "\n")
     else:
-        c.out.rows("images", rows, {}, zero=zero)
+        c.out.rows(_WHOLE, rows, {}, zero=zero)
 
 
 def show_raw(c: Context, names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgtool.errors import ImgtoolError, InvalidArgument, from_oserror
 
@@ -23,40 +23,71 @@ FORMATS = ("table", "json", "jsonl")
 _STDOUT = 1
 
 
+class Kind(NamedTuple):
+    """What rows are about: the plural under which JSON has them, the fields that each of them has, in
+    their order, and the one that `-q` and `-0` print.
+    """
+
+    noun: str
+    fields: tuple[str, ...]
+    key: str = "name"
+
+    def also(self, *fields: str) -> Kind:
+        """The same with further fields behind."""
+        return self._replace(fields=self.fields + fields)
+
+
 class Output:
     """stdout of one call."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
+    def check(self, kind: Kind | None = None, *, zero: bool = False) -> None:
+        """Refuse a format that cannot be. A command that changes something before it calls `rows` asks
+        first.
+
+        Args:
+            kind, zero: of the rows that are to be printed; without, only the format itself is looked at.
+
+        Raises:
+            InvalidArgument: it cannot be, does not go with `zero`, or has a field that the rows have not.
+        """
+        form = self._context.format
+        if zero and self._context.json:
+            raise InvalidArgument(f"-0 does not go with --format {form}")
+        if form not in FORMATS:
+            template = Template(form)
+            if kind is not None:
+                template.check(kind.fields)
+
     def rows(
         self,
-        noun: str,
+        kind: Kind,
         rows: Iterable[Row],
         columns: Mapping[str, Callable[[Row], str]],
         *,
-        key: str = "name",
         zero: bool = False,
         header: bool = True,
     ) -> None:
-        """Print `rows` in the format that was asked for.
+        """Print `rows` in the format that was asked for. Those that came before an error or a signal are
+        printed: what they tell of has happened.
 
         Args:
-            noun: the plural under which JSON has them.
-            rows: read once, printed as they come except in a table.
+            kind: what they are.
+            rows: read once, and only if `check` has no objection; printed as they come, except in a
+                table with a header.
             columns: the table: heading -> cell.
-            key: the field that `-q` and `-0` print.
             zero: end each line with NUL, and escape nothing.
-            header: print the headings.
+            header: print the headings, and align the cells.
 
         Raises:
-            InvalidArgument: the format cannot be, or does not go with `zero`.
+            InvalidArgument: as `check` does.
         """
+        self.check(kind, zero=zero)
         form, end = self._context.format, "\0" if zero else "\n"
-        if zero and self._context.json:
-            raise InvalidArgument(f"-0 does not go with --format {form}")
         if form == "json":
-            self._json(noun, rows)
+            self._json(kind.noun, rows)
         elif form == "jsonl":
             for row in rows:
                 self.write(json_text(plain(row)) + "\n")
@@ -66,17 +97,22 @@ class Output:
                 self.write(template.render(row, exact=zero) + end)
         elif self._context.quiet or zero:
             for row in rows:
-                text = str(value(row, key))
+                text = str(value(row, kind.key))
                 self.write((text if zero else safe(text)) + end)
+        elif header:
+            self._table(rows, columns)
         else:
-            self._table(rows, columns, header)
+            for row in rows:
+                self.write(" ".join(_cells(row, columns)).rstrip() + "\n")
 
     def document(self, noun: str, row: Row, text: Callable[[], str]) -> None:
         """Print one thing: JSON as `{"schema": 1, noun: …}`, a template, or `text()`."""
         if self._context.json:
             self.write(json_text({"schema": 1, noun: plain(row)}) + "\n")
         elif self._context.format not in FORMATS:
-            self.write(Template(self._context.format).render(row) + "\n")
+            template = Template(self._context.format)
+            template.check(row)
+            self.write(template.render(row) + "\n")
         else:
             self.write(text())
 
@@ -126,23 +162,38 @@ class Output:
             raise _lost(error) from None
 
     def _json(self, noun: str, rows: Iterable[Row]) -> None:
-        self.write(f'{{"schema": 1, {json_text(noun)}: [')
-        between = "\n"
-        for row in rows:
-            self.write(between + json_text(plain(row)))
-            between = ",\n"
-        self.write("]}\n" if between == "\n" else "\n]}\n")
+        before = opening = f'{{"schema": 1, {json_text(noun)}: [\n'
+        try:
+            for row in rows:
+                self.write(before + json_text(plain(row)))
+                before = ",\n"
+        finally:
+            if before != opening:
+                self.write("\n]}\n")
+        if before == opening:
+            self.write(opening.rstrip() + "]}\n")
 
-    def _table(self, rows: Iterable[Row], columns: Mapping[str, Callable[[Row], str]], header: bool) -> None:
-        lines = [list(columns)] if header else []
-        lines += [[safe(cell(row)) or "-" for cell in columns.values()] for row in rows]
-        if not lines:
-            return
+    def _table(self, rows: Iterable[Row], columns: Mapping[str, Callable[[Row], str]]) -> None:
+        lines = [list(columns)]
+        try:
+            for row in rows:
+                lines.append(_cells(row, columns))
+        except BaseException:
+            if len(lines) > 1:
+                self._aligned(lines)
+            raise
+        self._aligned(lines)
+
+    def _aligned(self, lines: list[list[str]]) -> None:
         widths = [max(map(width, column)) for column in zip(*lines, strict=True)]
         widths[-1] = 0
         for line in lines:
             padded = (cell + " " * (size - width(cell)) for cell, size in zip(line, widths, strict=True))
             self.write(" ".join(padded).rstrip() + "\n")
+
+
+def _cells(row: Row, columns: Mapping[str, Callable[[Row], str]]) -> list[str]:
+    return [safe(cell(row)) or "-" for cell in columns.values()]
 
 
 def _lost(error: OSError) -> Exception:
@@ -170,12 +221,23 @@ class Template:
             )
         self._parts = list(_parse(text))
 
-    def render(self, row: Row, *, exact: bool = False) -> str:
-        """The line for `row`, escaped unless `exact`.
+    def heads(self) -> set[str]:
+        """The fields that it shows something of."""
+        return {path.partition(".")[0] for _, path in self._parts if path is not None}
 
-        Raises:
-            InvalidArgument: `row` has no such field.
+    def check(self, fields: Iterable[str]) -> None:
         """
+        Raises:
+            InvalidArgument: it has one that is not among `fields`.
+        """
+        known = list(fields)
+        for unknown in sorted(self.heads().difference(known)):
+            raise InvalidArgument(
+                f"unknown field '{unknown}' in the template", hint=f"fields: {', '.join(known)}"
+            )
+
+    def render(self, row: Row, *, exact: bool = False) -> str:
+        """The line for `row`, escaped unless `exact`."""
         done = []
         for literal, path in self._parts:
             done.append(literal)
@@ -209,8 +271,6 @@ def _parse(text: str) -> Iterator[tuple[str, str | None]]:
 
 def _field(row: Row, path: str) -> str:
     head, _, rest = path.partition(".")
-    if head not in row:
-        raise InvalidArgument(f"unknown field '{head}' in the template", hint=f"fields: {', '.join(row)}")
     found = value(row, head)
     while rest:
         if not isinstance(found, Mapping):

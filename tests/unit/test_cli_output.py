@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from imgtool.cli.context import Context
 from imgtool.cli.output import (
+    Kind,
     PlainText,
     Row,
     Template,
@@ -29,6 +31,7 @@ ROWS: list[dict[str, Any]] = [
     {"name": "a", "target": {"digest": "sha256:1"}, "labels": {"x.y/z": "1", "x": {"y": "2"}}, "size": 3},
     {"name": "b\nc\x1b[31m", "target": {"digest": "sha256:2"}, "labels": {}, "size": None},
 ]
+FIELDS = ("name", "target", "labels", "size")
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "REF": lambda r: r["name"],
     "DIGEST": lambda r: r["target"]["digest"],
@@ -43,13 +46,17 @@ class Printer:
         self._path = path
         self._monkeypatch = monkeypatch
 
-    def __call__(self, rows: Iterable[Row] = ROWS, **options: Any) -> bytes:
+    def __call__(self, rows: Iterable[Row] = ROWS, **options: Any) -> builtins.bytes:
         context = Context()
         context.format = options.pop("format", "table")
         context.quiet = options.pop("quiet", False)
         with self._path.open("w") as stream:
             self._monkeypatch.setattr(sys, "stdout", stream)
-            context.out.rows("things", rows, COLUMNS, **options)
+            context.out.rows(Kind("things", FIELDS), rows, COLUMNS, **options)
+        return self.bytes()
+
+    def bytes(self) -> bytes:
+        """What the last call printed."""
         return self._path.read_bytes()
 
 
@@ -69,6 +76,51 @@ def test_a_table_without_rows_is_its_header(printed: Printer) -> None:
     """A pipeline that cuts off one line must not lose an image."""
     assert printed([]) == b"REF DIGEST NOTE\n"
     assert printed([], header=False) == b""
+
+
+def test_a_table_without_a_header_is_not_aligned(printed: Printer) -> None:
+    """Its rows are printed as they come, and do not wait for a longer one."""
+    assert printed(header=False) == b"a sha256:1 -\nb\\x0ac\\x1b[31m sha256:2 -\n"
+
+
+class Stop(BaseException):
+    """A signal."""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, b"REF DIGEST   NOTE\na   sha256:1 -\n"),
+        ({"header": False}, b"a sha256:1 -\n"),
+        ({"quiet": True}, b"a\n"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Stop, InvalidArgument])
+def test_rows_before_an_error_are_printed(
+    printed: Printer, options: dict[str, Any], expected: bytes, kind: type[BaseException]
+) -> None:
+    """They tell what has been done, which nobody would know of."""
+
+    def rows() -> Iterator[Row]:
+        yield ROWS[0]
+        raise kind("enough")
+
+    with pytest.raises(kind):
+        printed(rows(), **options)
+    assert printed.bytes() == expected
+
+
+def test_json_that_an_error_ends_can_still_be_read(printed: Printer) -> None:
+    def rows(count: int) -> Iterator[Row]:
+        yield from ROWS[:count]
+        raise Stop
+
+    with pytest.raises(Stop):
+        printed(rows(1), format="json")
+    assert json.loads(printed.bytes()) == {"schema": 1, "things": ROWS[:1]}
+    with pytest.raises(Stop):
+        printed(rows(0), format="json")
+    assert printed.bytes() == b""
 
 
 def test_quiet_prints_one_identifier_a_line(printed: Printer) -> None:
@@ -128,7 +180,7 @@ def test_a_template_cannot_reach_into_python(printed: Printer) -> None:
     """`str.format` would: '{0.__class__}' has been an exploit elsewhere."""
     assert printed(ROWS[:1], format="{name.__class__}{target.digest.upper}") == b"\n"
     with pytest.raises(InvalidArgument):
-        Template("{0.__class__}").render(ROWS[0])
+        Template("{0.__class__}").check(FIELDS)
 
 
 def test_zero_does_not_go_with_json(printed: Printer) -> None:
