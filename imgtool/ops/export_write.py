@@ -14,7 +14,7 @@ from imgtool import clock
 from imgtool.digest import Digest, Hasher, new_hasher
 from imgtool.disk import atomic, copying
 from imgtool.disk.beside import new_directory, new_file
-from imgtool.disk.copying import READ, Behind
+from imgtool.disk.copying import COPY, READ, Behind
 from imgtool.disk.layout import inside
 from imgtool.disk.reader import FileReader
 from imgtool.errors import DataLoss, NotFound
@@ -68,9 +68,12 @@ def to_directory(content: Provider, parcel: Parcel, path: str, progress: Progres
                     out = _File(fd, behind)
                     out.put(content, member)
                     out.flush()
+                    if member.size >= COPY:
+                        atomic.sync_fd(fd)  # while the last of it is still being hashed
             finally:
                 os.close(fd)
-            if len(written) < atomic.SYNCFS_FROM:  # from there on, one call syncs what is not listed too
+            # Small ones are synced together. From so many on, one call syncs also those not listed.
+            if member.size < COPY and len(written) < atomic.SYNCFS_FROM:
                 written.append(here)
             progress(member.size)
         atomic.sync_files(written)
