@@ -19,7 +19,7 @@ from imgtool.ops import sources
 from imgtool.ops.gc import references
 
 if TYPE_CHECKING:
-    from imgtool.stores import ContentStore
+    from imgtool.stores import ContentStore, Reader
 
 HEALED = "ingest the content again: that heals it"
 
@@ -106,14 +106,15 @@ def plan(content: ContentStore, images: Sequence[Image], kind: str, platform: Pl
     """
     found = _Plan(content, images, platform)
     parcel = found.parcel
-    parcel.documents["oci-layout"] = documents.LAYOUT
-    parcel.documents["index.json"] = b""
+    for_docker = b""
     if kind == sources.DOCKER_ARCHIVE:
         chosen = ((image.name, found.for_docker(image)) for image in images)
-        parcel.documents["manifest.json"] = documents.docker_manifest(chosen)
+        for_docker = documents.docker_manifest(chosen)
     roots = [(image.name, found.root(image)) for image in images]
-    parcel.documents["index.json"] = documents.index(roots)
     parcel.images = [Exported(root.digest, name, root.size) for name, root in roots]
+    parcel.documents = {"oci-layout": documents.LAYOUT, "index.json": documents.index(roots)}
+    if for_docker:
+        parcel.documents["manifest.json"] = for_docker
     for image in images:
         found.collect(image)
         _check_extent(parcel, kind)
@@ -129,6 +130,7 @@ class _Plan:
         self._collected: set[tuple[Digest, str]] = set()
         self._absent: list[Digest] = []
         self._blake3: list[Digest] = []
+        self._sha256: dict[Digest, Digest] = {}
         for image in images:
             if not self._has(image.target.digest):
                 raise DataLoss(f"image '{image.name}': target {image.target.digest} is missing", hint=HEALED)
@@ -296,14 +298,11 @@ class _Plan:
         """`target` under a digest that leaves the store: sha256 in the place of blake3."""
         if target.digest.algorithm != BLAKE3:
             return target
-        known, wanted = new_hasher(BLAKE3), new_hasher(SHA256)
         with self._content.reader(target.digest) as reader:
             check_size(target.digest, reader.size, target.size)
-            while data := reader.read(_CHUNK):
-                known.update(data)
-                wanted.update(data)
-        check_digest(target.digest, Digest.from_hasher(BLAKE3, known), target.digest)
-        digest = Digest.from_hasher(SHA256, wanted)
+            if target.digest not in self._sha256:
+                self._sha256[target.digest] = _hashed_anew(reader, target.digest)
+        digest = self._sha256[target.digest]
         self.parcel.objects[digest] = target.size
         self.parcel.other[digest] = target.digest
         return replace(target, digest=digest)
@@ -314,6 +313,20 @@ class _Plan:
         self.parcel.objects[digest] = len(data)
         self.parcel.made[digest] = data
         return digest
+
+
+def _hashed_anew(reader: Reader, digest: Digest) -> Digest:
+    """The sha256 of an object that is called `digest`.
+
+    Raises:
+        DataLoss: it is another object.
+    """
+    known, wanted = new_hasher(digest.algorithm), new_hasher(SHA256)
+    while data := reader.read(_CHUNK):
+        known.update(data)
+        wanted.update(data)
+    check_digest(digest, Digest.from_hasher(digest.algorithm, known), digest)
+    return Digest.from_hasher(SHA256, wanted)
 
 
 @contextmanager

@@ -245,6 +245,15 @@ def test_a_manifest_called_by_blake3_goes_out_as_sha256(world: World) -> None:
     assert not world.warned
 
 
+def test_names_of_one_plain_file_share_its_bytes(world: World) -> None:
+    """Only the titles differ, and with them the manifests."""
+    target = world.tag("a.txt", world.put(BIG, "text/plain", BLAKE3))
+    world.tag("b.txt", target)
+    a, b = world.export("a.txt", "b.txt")
+    assert a.digest != b.digest
+    assert blobs(world.files()) == {blob(d) for d in (a.digest, b.digest, Digest.of(BIG), Digest.of(b"{}"))}
+
+
 def test_what_a_manifest_calls_by_blake3_goes_out_so_with_a_warning(world: World) -> None:
     """To change it would change every digest above it."""
     layer = world.put(b"layer", algorithm=BLAKE3)
