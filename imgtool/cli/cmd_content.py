@@ -98,6 +98,7 @@ def run_ingest(
     from imgtool.cli.contents import DIGEST_ONLY, DIGESTS
     from imgtool.cli.ingesting import wanted_of
     from imgtool.cli.progress import Progress
+    from imgtool.oci.media import OCTETS
     from imgtool.ops.ingest_content import ingest_content
     from imgtool.ops.sources import FILE, parse
 
@@ -106,7 +107,7 @@ def run_ingest(
         words=[source],
         names=[],
         labels=labels,
-        media_type="application/octet-stream",
+        media_type=OCTETS,
         expected_digest=expected_digest,
         expected_size=expected_size,
         algorithm=algorithm,

@@ -8,6 +8,6 @@ from imgtool.cli.context import Context
 
 def run(c: Context, names: o.Names, zero: o.Zero = False) -> None:
     """Exit with 0 if every one of the images exists, with 3 if one does not. Prints nothing."""
-    from imgtool.cli.images import exists
+    from imgtool.cli.listing import exists
 
     exists(c, names, zero=zero)

@@ -10,6 +10,7 @@ import typer
 
 from imgtool.cli import options as o
 from imgtool.cli.context import Context
+from imgtool.oci.media import OCTETS
 
 
 def run(
@@ -48,7 +49,7 @@ def run(
     media_type: Annotated[
         str,
         typer.Option("--media-type", metavar="TYPE", help="Of plain files."),
-    ] = "application/octet-stream",
+    ] = OCTETS,
     expected_digest: Annotated[
         str | None,
         typer.Option(

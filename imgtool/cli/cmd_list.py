@@ -33,7 +33,7 @@ def run(
     SIZE is the sum of the blobs that are present, each once, over all platforms. A record that
     cannot be read is reported, the rest is listed, and the exit status is 6.
     """
-    from imgtool.cli.images import show
+    from imgtool.cli.listing import show
 
     show(
         c,

@@ -8,6 +8,6 @@ from imgtool.cli.context import Context
 
 def run(c: Context, names: o.Names, zero: o.Zero = False) -> None:
     """Print the digest that each name points to."""
-    from imgtool.cli.images import resolve
+    from imgtool.cli.listing import resolve
 
     resolve(c, names, zero=zero)

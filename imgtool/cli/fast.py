@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from imgtool import __version__
-from imgtool.cli import images
+from imgtool.cli import listing
 from imgtool.cli.table import ALIASES
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _ZERO = {"-0": "zero", "--zero": "zero"}
 # Command -> what it calls, and option -> parameter of that, behind the command's name.
 COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
     "list": (
-        images.show,
+        listing.show,
         {
             "-A": "all_namespaces",
             "--all-namespaces": "all_namespaces",
@@ -37,8 +37,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
             **_ZERO,
         },
     ),
-    "resolve": (images.resolve, _ZERO),
-    "exists": (images.exists, _ZERO),
+    "resolve": (listing.resolve, _ZERO),
+    "exists": (listing.exists, _ZERO),
 }
 
 

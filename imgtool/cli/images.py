@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, cached_property, partial
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from imgtool.cli.output import Kind, Row, labels_text, short, size_text, value
+from imgtool.cli.output import Kind, Row, labels_text
 from imgtool.cli.words import names_from
 from imgtool.clock import format_time
 from imgtool.digest import Digest
-from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, NotFound
+from imgtool.errors import DataLoss, InvalidArgument, NotFound
 from imgtool.model import Descriptor
 
 if TYPE_CHECKING:
@@ -21,56 +19,14 @@ if TYPE_CHECKING:
     from imgtool.model import Image
     from imgtool.stores import ContentStore, ImageStore
 
+T = TypeVar("T")
+R = TypeVar("R")
+
+_READS_MAX = 3
+
 IMAGES = Kind("images", ("namespace", "name", "target", "labels", "created", "updated"))
-DEFAULT_TYPE = "application/octet-stream"
-
-
-# --- commands --------------------------------------------------------------------------------------
-
-
-def show(
-    c: Context,
-    filters: Sequence[str],
-    *,
-    all_namespaces: bool = False,
-    sort: str = "name",
-    reverse: bool = False,
-    limit: int | None = None,
-    whole: bool = False,
-    exact: bool = False,
-    zero: bool = False,
-) -> None:
-    """`imgtool list`. The arguments are its options; `whole` is --no-trunc, `exact` --bytes."""
-    found = listed(c, filters, all_namespaces=all_namespaces)
-    c.out.rows(
-        IMAGES.also("size", "platforms"),
-        arranged(found, sort, reverse=reverse, limit=limit),
-        columns(whole=whole, exact=exact, namespaces=all_namespaces),
-        zero=zero,
-    )
-
-
-def resolve(c: Context, words: Sequence[str], *, zero: bool = False) -> None:
-    """`imgtool resolve`."""
-    found = c.failures.for_each(names_from(words, zero), c.store().images(c.namespace).get)
-    rows = (row(c.namespace, image) for image in found)
-    c.out.rows(
-        IMAGES.also("digest")._replace(key="digest"),
-        (r | {"digest": r["target"]["digest"]} for r in rows),
-        {"DIGEST": itemgetter("digest")},
-        zero=zero,
-        header=False,
-    )
-
-
-def exists(c: Context, words: Sequence[str], *, zero: bool = False) -> None:
-    """`imgtool exists`."""
-    get = c.store().images(c.namespace).get
-    for _ in c.failures.for_each(names_from(words, zero), get, silent=NotFound):
-        pass
-
-
-# --- rows ------------------------------------------------------------------------------------------
+NAME_ONLY: Mapping[str, Callable[[Row], str]] = {"NAME": itemgetter("name")}
+LABELS_ONLY: Mapping[str, Callable[[Row], str]] = {"LABELS": lambda r: labels_text(r["labels"], whole=True)}
 
 
 def row(namespace: str, image: Image) -> dict[str, Any]:
@@ -87,100 +43,27 @@ def row(namespace: str, image: Image) -> dict[str, Any]:
     }
 
 
-def listed(c: Context, filters: Sequence[str], *, all_namespaces: bool = False) -> Iterator[dict[str, Any]]:
-    """The images that match, by namespace and name, with size and platforms, which are looked up
-    only where they are shown. What cannot be read is reported.
-    """
-    store, report = c.store(), c.failures.add
-    if all_namespaces:
-        namespaces = [ns.name for ns in store.namespaces.list(on_error=report)]
-    else:
-        namespaces = [c.namespace]
-    for namespace in namespaces:
-        extent = _Extent(c, namespace)
-        for image in store.images(namespace).list(*filters, on_error=report):
-            look = cache(partial(extent.of, image))
-            yield row(namespace, image) | {
-                "size": lambda look=look: look()[0],
-                "platforms": lambda look=look: look()[1],
-            }
-
-
-class _Extent:
-    """What images of one namespace take up and run on. Content is opened at the first question."""
-
-    def __init__(self, c: Context, namespace: str) -> None:
-        self._context = c
-        self._namespace = namespace
-        self._whole = dict[Digest, bool]()
-
-    def of(self, image: Image) -> tuple[int | None, list[str]]:
-        """Size and platforms. What cannot be read is reported, and is None and nothing."""
-        from imgtool.oci import graph
-
-        failures = self._context.failures
-        try:
-            reached = graph.collect(self._content, [image.target], self._is_whole)
-            return reached.size(), graph.image_platforms(self._content, image.target, reached.manifests())
-        except InvalidArgument as error:
-            failures.warn(f"image '{image.name}': {error.message}")
-        except ImgtoolError as error:
-            failures.add(type(error)(f"image '{image.name}': {error.message}", hint=error.hint))
-        return None, []
-
-    @cached_property
-    def _content(self) -> ContentStore:
-        return self._context.store().content(self._namespace)
-
-    def _is_whole(self, digest: Digest) -> bool:
-        """Whether the namespace has a digest, and its object is there."""
-        if digest not in self._whole:
-            try:
-                self._content.reader(digest).close()
-            except (NotFound, DataLoss):
-                self._whole[digest] = False
-            else:
-                self._whole[digest] = True
-        return self._whole[digest]
-
-
-def arranged(
-    rows: Iterable[dict[str, Any]], key: str, *, reverse: bool, limit: int | None
-) -> Iterable[dict[str, Any]]:
-    """`rows` sorted by `key` where they are not yet, names breaking ties; at most `limit` of them."""
-    if key != "name":
-        rows = sorted(rows, key=lambda r: value(r, key) or 0 if key == "size" else r[key])
-    if reverse:
-        rows = reversed(list(rows))
-    return islice(rows, None if limit is None else min(limit, sys.maxsize))
-
-
-def columns(
-    *, whole: bool = False, exact: bool = False, namespaces: bool = False
-) -> Mapping[str, Callable[[Row], str]]:
-    """The table of `list`: ctr's columns.
+def steady(record: T, again: Callable[[], T], look: Callable[[T], R]) -> tuple[T, R]:
+    """What `look` finds of a record, and the record that it is of. Readers take no lock: where content is
+    not there the record is read again, and if it is another one by now, looked at once more.
 
     Args:
-        whole: digests and labels are not cut.
-        exact: sizes in bytes.
-        namespaces: with a first column for the namespace.
+        record: as it was read.
+        again: reads it once more.
+
+    Raises:
+        NotFound: it is gone, says `again`.
+        DataLoss: content of it is missing or damaged.
     """
-    table: dict[str, Callable[[Row], str]] = {"NAMESPACE": itemgetter("namespace")} if namespaces else {}
-    return table | {
-        "REF": itemgetter("name"),
-        "TYPE": lambda r: str(r["target"]["mediaType"]),
-        "DIGEST": lambda r: short(r["target"]["digest"], whole=whole),
-        "SIZE": lambda r: "-" if (size := value(r, "size")) is None else size_text(size, exact=exact),
-        "PLATFORMS": lambda r: ",".join(value(r, "platforms")),
-        "LABELS": lambda r: labels_text(r["labels"], whole=whole),
-    }
-
-
-NAME_ONLY: Mapping[str, Callable[[Row], str]] = {"NAME": itemgetter("name")}
-LABELS_ONLY: Mapping[str, Callable[[Row], str]] = {"LABELS": lambda r: labels_text(r["labels"], whole=True)}
-
-
-# --- words -----------------------------------------------------------------------------------------
+    left = _READS_MAX
+    while True:
+        try:
+            return record, look(record)
+        except (NotFound, DataLoss) as error:
+            now, left = again(), left - 1
+            if now == record or not left:
+                raise DataLoss(error.message, hint=error.hint) from None
+            record = now
 
 
 def selected(
@@ -216,12 +99,12 @@ def target_of(c: Context, word: str) -> tuple[Descriptor, Mapping[str, str]]:
     except InvalidArgument:
         image = c.store().images(c.namespace).get(word)
         return image.target, image.labels
-    from imgtool.oci import blob, manifest, strictjson
+    from imgtool.oci import blob, manifest, media, strictjson
 
     content = c.store().content(c.namespace)
     size = content.info(digest).size
     kind = manifest.detect(blob.read(content, digest)) if size <= strictjson.LIMIT else None
-    return Descriptor(kind or DEFAULT_TYPE, digest, size), {}
+    return Descriptor(kind or media.OCTETS, digest, size), {}
 
 
 def presence(content: ContentStore) -> Callable[[Digest], bool]:

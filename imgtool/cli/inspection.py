@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from imgtool.cli import images as view
 from imgtool.cli.contents import digest_of
 from imgtool.cli.output import Row, json_text
-from imgtool.errors import DataLoss, InvalidArgument, NotFound
+from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import Descriptor, Image
 from imgtool.oci import blob, graph
 from imgtool.oci.descriptor import to_dict
@@ -54,33 +54,42 @@ def inspect(c: Context, word: str) -> Row:
         NotFound: there is neither.
         DataLoss: the record cannot be read, or nothing is what the digest names.
     """
-    image = _image(c, word)
     content = c.store().content(c.namespace)
-    damaged: set[Digest] = set()
+    damaged: dict[Digest, DataLoss] = {}
 
-    @cache
-    def present(digest: Digest) -> bool:
-        try:
-            content.reader(digest).close()
-        except NotFound:
-            return False
-        except DataLoss as error:
-            damaged.add(digest)
-            c.failures.add(error)
-            return False
-        return True
+    def look(image: Image) -> graph.Graph:
+        damaged.clear()
 
+        @cache
+        def present(digest: Digest) -> bool:
+            try:
+                content.reader(digest).close()
+            except NotFound:
+                return False
+            except DataLoss as error:
+                damaged[digest] = error
+                return False
+            return True
+
+        return graph.collect(content, [image.target], present)
+
+    image = _image(c, word)
     found, size, platforms = graph.Graph(()), None, list[str]()
+    wrong: ImgtoolError | None = None
     try:
-        found = graph.collect(content, [image.target], present)
+        image, found = view.steady(image, lambda: _image(c, word), look)
         size = found.size()
         platforms = [] if damaged else graph.image_platforms(content, image.target)
-    except InvalidArgument as error:
-        c.failures.warn(f"'{word}': {error.message}")
-    except DataLoss as error:
-        c.failures.add(error)
+    except (InvalidArgument, DataLoss) as error:
+        wrong = error
+    for loss in damaged.values():
+        c.failures.add(loss)
+    if isinstance(wrong, InvalidArgument):
+        c.failures.warn(f"'{word}': {wrong.message}")
+    elif wrong is not None:
+        c.failures.add(wrong)
     missing = found.missing()
-    if not damaged.issuperset(missing):
+    if not damaged.keys() >= set(missing):
         c.failures.warn(f"'{word}' is incomplete: {', '.join(missing)} missing")
     return view.row(c.namespace, image) | {
         "size": size,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from imgtool.cli.context import Context
 
 Row = Mapping[str, Any]
-"""A row as in JSON. A value may be a function without arguments: it is called only when it is shown."""
+"""A row as in JSON."""
 
 FORMATS = ("table", "json", "jsonl")
 _STDOUT = 1
@@ -61,6 +61,15 @@ class Output:
             if kind is not None:
                 template.check(kind.fields)
 
+    def shows(self, field: str, *, zero: bool = False) -> bool:
+        """Whether rows are printed with `field`, beside the one that `-q` prints: what is costly to find
+        out need not be, else.
+        """
+        form = self._context.format
+        if form not in FORMATS:
+            return field in Template(form).heads()
+        return self._context.json or not (self._context.quiet or zero)
+
     def rows(
         self,
         kind: Kind,
@@ -90,14 +99,14 @@ class Output:
             self._json(kind.noun, rows)
         elif form == "jsonl":
             for row in rows:
-                self.write(json_text(plain(row)) + "\n")
+                self.write(json_text(row) + "\n")
         elif form not in FORMATS:
             template = Template(form)
             for row in rows:
                 self.write(template.render(row, exact=zero) + end)
         elif self._context.quiet or zero:
             for row in rows:
-                text = str(value(row, kind.key))
+                text = str(row[kind.key])
                 self.write((text if zero else safe(text)) + end)
         elif header:
             self._table(rows, columns)
@@ -108,7 +117,7 @@ class Output:
     def document(self, noun: str, row: Row, text: Callable[[], str]) -> None:
         """Print one thing: JSON as `{"schema": 1, noun: …}`, a template, or `text()`."""
         if self._context.json:
-            self.write(json_text({"schema": 1, noun: plain(row)}) + "\n")
+            self.write(json_text({"schema": 1, noun: row}) + "\n")
         elif self._context.format not in FORMATS:
             template = Template(self._context.format)
             template.check(row)
@@ -165,7 +174,7 @@ class Output:
         before = opening = f'{{"schema": 1, {json_text(noun)}: [\n'
         try:
             for row in rows:
-                self.write(before + json_text(plain(row)))
+                self.write(before + json_text(row))
                 before = ",\n"
         finally:
             if before != opening:
@@ -271,35 +280,18 @@ def _parse(text: str) -> Iterator[tuple[str, str | None]]:
 
 def _field(row: Row, path: str) -> str:
     head, _, rest = path.partition(".")
-    found = value(row, head)
+    found = row[head]
     while rest:
         if not isinstance(found, Mapping):
             return ""
         if rest in found:
-            found, rest = value(found, rest), ""
+            found, rest = found[rest], ""
         else:
             head, _, rest = rest.partition(".")
-            found = value(found, head) if head in found else None
+            found = found.get(head)
     if found is None:
         return ""
-    return found if isinstance(found, str) else json_text(plain(found))
-
-
-def value(row: Row, key: str) -> Any:
-    """The field `key` of `row`, made if it is a function."""
-    found = row[key]
-    return found() if callable(found) else found
-
-
-def plain(thing: Any) -> Any:
-    """`thing` with every function in it called."""
-    if callable(thing):
-        thing = thing()
-    if isinstance(thing, Mapping):
-        return {k: plain(v) for k, v in thing.items()}
-    if isinstance(thing, list | tuple):
-        return [plain(v) for v in thing]
-    return thing
+    return found if isinstance(found, str) else json_text(found)
 
 
 def json_text(thing: Any, indent: int | None = None) -> str:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 from imgtool.digest import BLAKE3, Digest
 from imgtool.model import Image, Lease, Platform
+from imgtool.oci.media import OCTETS
 from imgtool.stores import Commit
-
-OCTETS = "application/octet-stream"
 
 
 @dataclass(frozen=True)

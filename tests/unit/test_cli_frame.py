@@ -260,7 +260,7 @@ def test_an_internal_error_is_one_line_and_a_traceback_only_on_demand(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("imgtool.cli.images.listed", broken)
+    monkeypatch.setattr("imgtool.cli.listing.listed", broken)
     result = imgtool(here, "list")
     assert (result.code, result.stderr.splitlines()[0]) == (
         1,
@@ -324,12 +324,12 @@ def test_an_interrupted_command_has_told_what_it_did(here: Path, listening: bool
     script = (
         "import sys, signal, os\n"
         "from imgtool.__main__ import main\n"
-        "from imgtool.cli import images\n"
+        "from imgtool.cli import listing\n"
         "def listed(*_, **__):\n"
         "    yield {'name': 'done'}\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    yield {'name': 'never'}\n"
-        "images.listed = listed\n"
+        "listing.listed = listed\n"
         "sys.argv[1:] = ['list', '--format', 'jsonl']\n"
         "sys.exit(main())\n"
     )
