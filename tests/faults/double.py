@@ -10,11 +10,12 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from imgtool.disk import atomic
 
 Call = Callable[..., Any]
+D = TypeVar("D", bound=Call)
 
 
 class Killed(BaseException):
@@ -92,19 +93,16 @@ class Interrupting(Double):
 
 
 class Killing(Double):
-    """Ends the process at call `at`, before it happens or after. No call is made from then on."""
+    """Ends the process before call `at`, which is after the one before it. No call is made from then on."""
 
-    def __init__(self, at: int, *, after: bool = False) -> None:
+    def __init__(self, at: int) -> None:
         super().__init__()
-        self.at, self.after = at, after
+        self.at = at
 
     def perform(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self.count > self.at or (self.count == self.at and not self.after):
+        if self.count >= self.at:
             raise Killed
-        result = super().perform(call, args, kwargs)
-        if self.count == self.at:
-            raise Killed
-        return result
+        return super().perform(call, args, kwargs)
 
 
 class Meanwhile(Double):
@@ -122,12 +120,12 @@ class Meanwhile(Double):
 
 
 @contextmanager
-def in_place(double: Call) -> Iterator[None]:
+def in_place(double: D) -> Iterator[D]:
     """Put `double` in the place of `atomic._do`."""
     real = atomic._do
     atomic._do = double
     try:
-        yield
+        yield double
     finally:
         atomic._do = real
 

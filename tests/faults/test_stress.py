@@ -20,7 +20,7 @@ from .scenarios import closure, is_whole
 from .stress import COME_AND_GO, NS, STAY, WITH_CONTENT, image
 
 CLIENTS = 8
-SECONDS = 6
+SECONDS = 5
 
 
 class Change(NamedTuple):

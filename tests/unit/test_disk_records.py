@@ -132,7 +132,12 @@ TIMES = st.integers(0, 2**63 - 1)
 DIGESTS = st.builds(Digest.of, st.binary(max_size=3), st.sampled_from(ALGORITHMS))
 UNKNOWN = st.dictionaries(
     TEXT.map("x-{}".format),
-    st.one_of(TEXT, st.integers(), st.lists(TEXT, min_size=1), st.dictionaries(TEXT, TEXT, min_size=1)),
+    st.one_of(
+        TEXT,
+        st.integers(-(2**63), SIZE_MAX),
+        st.lists(TEXT, min_size=1),
+        st.dictionaries(TEXT, TEXT, min_size=1),
+    ),
     max_size=2,
 )
 PLATFORMS = st.builds(Platform, OPTIONAL, OPTIONAL, OPTIONAL, OPTIONAL, st.lists(TEXT, max_size=2).map(tuple))
