@@ -94,11 +94,11 @@ class Fields:
 
 def image_to_record(image: Image) -> Record:
     return _tidy(
+        image.unknown,
         schema=SCHEMA,
         name=image.name,
         created=format_time(image.created),
         updated=format_time(image.updated),
-        **image.unknown,
         target=_descriptor_to_record(image.target),
         labels=_sorted(image.labels),
     )
@@ -117,12 +117,12 @@ def image_from_record(record: Mapping[str, Any], path: str) -> Image:
 
 def content_to_record(info: ContentInfo) -> Record:
     return _tidy(
+        info.unknown,
         schema=SCHEMA,
         digest=str(info.digest),
         size=info.size,
         created=format_time(info.created),
         updated=format_time(info.updated),
-        **info.unknown,
         labels=_sorted(info.labels),
     )
 
@@ -138,10 +138,10 @@ def content_from_record(record: Mapping[str, Any], path: str) -> ContentInfo:
 def lease_to_record(lease: Lease) -> Record:
     resources = {kind: list(ids) for kind, ids in sorted(lease.resources.items()) if ids}
     return _tidy(
+        lease.unknown,
         schema=SCHEMA,
         id=lease.id,
         created=format_time(lease.created),
-        **lease.unknown,
         labels=_sorted(lease.labels),
         resources=resources,
     )
@@ -158,10 +158,10 @@ def lease_from_record(record: Mapping[str, Any], path: str) -> Lease:
 
 def namespace_to_record(namespace: Namespace) -> Record:
     return _tidy(
+        namespace.unknown,
         schema=SCHEMA,
         name=namespace.name,
         created=format_time(namespace.created),
-        **namespace.unknown,
         labels=_sorted(namespace.labels),
     )
 
@@ -176,13 +176,13 @@ def namespace_from_record(record: Mapping[str, Any], path: str) -> Namespace:
 def _descriptor_to_record(target: Descriptor) -> Record:
     platform = target.platform
     return _tidy(
+        target.unknown,
         mediaType=target.media_type,
         digest=str(target.digest),
         size=target.size,
         artifactType=target.artifact_type or None,
         data=target.data,
         urls=list(target.urls),
-        **target.unknown,
         platform=None if platform is None else _platform_to_record(platform),
         annotations=_sorted(target.annotations),
     )
@@ -209,13 +209,14 @@ def _descriptor(fields: Fields) -> Descriptor:
 
 def _platform_to_record(platform: Platform) -> Record:
     return _tidy(
+        {},
         **{
             "architecture": platform.architecture or None,
             "os": platform.os or None,
             "os.version": platform.os_version or None,
             "os.features": list(platform.os_features),
             "variant": platform.variant or None,
-        }
+        },
     )
 
 
@@ -229,11 +230,15 @@ def _platform(fields: Fields) -> Platform:
     )
 
 
-def _tidy(**keys: Any) -> Record:
-    """Without the keys that say nothing; tables last, because TOML wants them so."""
-    said = {k: v for k, v in keys.items() if v is not None and v != [] and v != {}}
-    tables = {k: v for k, v in said.items() if isinstance(v, dict)}
-    return {k: v for k, v in said.items() if k not in tables} | tables
+def _tidy(unknown: Mapping[str, Any], **known: Any) -> Record:
+    """The keys that are known, without those that say nothing, and the unknown ones as they came; tables
+    last, because TOML wants them so.
+    """
+    said = {k: v for k, v in known.items() if v is not None and v != [] and v != {}}
+    record: Record = {}
+    for keys, are_tables in ((said, False), (unknown, False), (unknown, True), (said, True)):
+        record |= {k: v for k, v in keys.items() if isinstance(v, dict) is are_tables}
+    return record
 
 
 def _sorted(mapping: Mapping[str, str]) -> dict[str, str]:
