@@ -110,3 +110,15 @@ def test_a_namespace_with_a_record_that_cannot_be_read_is_not_empty(here: Path) 
     dry = told(run_here(["namespace", "rm", "there", "--dry-run"], here, b""))
     assert dry[0] == 5
     assert told(run_here(["namespace", "rm", "there"], here, b"")) == dry
+
+
+def test_a_name_that_cannot_be_read_does_not_stop_the_other_sources(here: Path) -> None:
+    """Neither the run nor the dry run: it is the failure of one source."""
+    for name in ("a", "c"):
+        (here / name).write_bytes(b"new")
+    record = here / "store" / "namespaces" / "default" / "images" / "a.toml"
+    record.chmod(0o600)
+    record.write_text("schema = ")
+    dry = told(run_here(["ingest", "a", "c", "--dry-run"], here, b""))
+    assert (dry[0], dry[1].endswith(b" c\n")) == (6, True)
+    assert told(run_here(["ingest", "a", "c"], here, b"")) == dry
