@@ -168,12 +168,13 @@ class Model:
         self._world, self._space = world, space
         valid = [lease.expire != PAST for lease in space.leases]
         self.leases = {f"l{i}" for i, lives in enumerate(valid) if lives}
-        self.ingests, self.expected = set(), set()
+        self.ingests: set[str] = set()
+        self.expected: set[int] = set()
         for i, ingest in enumerate(space.ingests):
             leased = ingest.held == "lease" and space.leases
             if ingest.held != "nothing" and (not leased or valid[0]):
                 self.ingests.add(f"r{i}")
-                self.expected |= {ingest.expects} - {None}
+                self.expected |= set() if ingest.expects is None else {ingest.expects}
         living = [lease for lease, lives in zip(space.leases, valid, strict=True) if lives]
         roots = {n for image in space.images for n in (image[0], image[2])}
         roots |= space.marked | self.expected
