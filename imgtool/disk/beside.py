@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from imgtool.disk import atomic
@@ -18,48 +18,58 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 
 
-@contextmanager
-def new_file(path: str) -> Iterator[int]:
-    """A new file, open for reading and writing, which the body writes and syncs: then it takes the place
-    of `path`, with the mode of the file that is there. A link is followed.
+def new_file(path: str, write: Callable[[int], object]) -> None:
+    """Make a file that takes the place of `path`, with the mode of the file that is there. A link is
+    followed.
+
+    Args:
+        write: writes and syncs the open file that it is given.
 
     Raises:
         NotFound: the directory is not there.
         ResourceExhausted: the disk is full.
+        whatever `write` raises.
     """
     target = os.path.realpath(path)
     temporary, batch = _temporary(target), atomic.Batch()
-    with _or_nothing(temporary, path):
+    # No context manager around it: a signal between its making and the body would leave the file.
+    try:
         with _named(path):
             fd = atomic.create(temporary, private=False)
         try:
             with suppress(FileNotFoundError):
                 atomic.set_mode(fd, stat.S_IMODE(os.stat(target).st_mode) & atomic.OPEN_DIRECTORY_MODE)
-            yield fd
+            write(fd)
         finally:
             os.close(fd)
         batch.rename(temporary, target)
+    except BaseException as error:
+        _give_up(temporary, path, error)
+        raise
     batch.sync()
 
 
-@contextmanager
-def new_directory(path: str) -> Iterator[tuple[str, atomic.Batch]]:
-    """A new directory for the body to fill, and the batch that its directories belong to. The body syncs
-    the files, this the directories: then the new one takes the place of `path`. A link is followed.
+def new_directory(path: str, fill: Callable[[str, atomic.Batch], object]) -> None:
+    """Make a directory that takes the place of `path`. A link is followed.
+
+    Args:
+        fill: makes what is in the directory whose path it is given. It syncs the files itself, and tells
+            the batch of the directories, which are synced then.
 
     Raises:
         AlreadyExists: `path` is something else than an empty directory.
         NotFound: the directory around it is not there.
         ResourceExhausted: the disk is full.
+        whatever `fill` raises.
     """
     check_free(path)
     target = os.path.realpath(path)
     temporary, batch = _temporary(target), atomic.Batch()
-    with _or_nothing(temporary, path):
+    try:  # as above
         with _named(path):
             atomic.mkdir(temporary, private=False)
         batch.touched(temporary)
-        yield temporary, batch
+        fill(temporary, batch)
         batch.sync()
         try:
             batch.rename(temporary, target)
@@ -67,6 +77,9 @@ def new_directory(path: str) -> Iterator[tuple[str, atomic.Batch]]:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in _TAKEN:
                 raise _taken(path) from None
             raise
+    except BaseException as error:
+        _give_up(temporary, path, error)
+        raise
     batch.sync()
 
 
@@ -89,18 +102,17 @@ def _temporary(target: str) -> str:
     return inside(parent(target).rstrip("/"), f".imgtool-{os.urandom(8).hex()}")
 
 
-@contextmanager
-def _or_nothing(temporary: str, path: str) -> Iterator[None]:
-    """Remove what has been made, if it comes to nothing."""
-    try:
-        yield
-    except BaseException as error:
-        with suppress(ImgtoolError, OSError):
-            atomic.remove_tree(temporary)
-        cause = error.__cause__
-        if isinstance(error, ResourceExhausted) and isinstance(cause, OSError) and cause.errno in _FULL:
-            raise from_oserror(OSError(cause.errno, cause.strerror, path), "cannot write") from cause
-        raise
+def _give_up(temporary: str, path: str, error: BaseException) -> None:
+    """Remove what has been made.
+
+    Raises:
+        ResourceExhausted: in the place of an `error` that does not say which disk is full.
+    """
+    with suppress(ImgtoolError, OSError):
+        atomic.remove_tree(temporary)
+    cause = error.__cause__
+    if isinstance(error, ResourceExhausted) and isinstance(cause, OSError) and cause.errno in _FULL:
+        raise from_oserror(OSError(cause.errno, cause.strerror, path), "cannot write") from cause
 
 
 @contextmanager

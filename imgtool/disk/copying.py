@@ -43,8 +43,9 @@ class Behind:
         if self._failure:
             raise self._failure
         if self._thread is None and not self._calls.empty():
-            self._thread = threading.Thread(target=self._run)
-            self._thread.start()
+            thread = threading.Thread(target=self._run)
+            thread.start()
+            self._thread = thread
         self._calls.put(call)
 
     def __enter__(self) -> Self:
@@ -55,10 +56,10 @@ class Behind:
     ) -> None:
         self._hurry = error is not None and not isinstance(error, Exception)  # a signal
         self._calls.put(None)
-        if self._thread is None:
-            self._run()  # a single call, for which no thread is worth while
-        else:
+        if self._thread is not None:
             self._thread.join()
+        elif not self._hurry:  # else the signal may have come while a thread was started
+            self._run()  # at most one call, which is not worth a thread
         if self._failure and error is None:
             raise self._failure
 

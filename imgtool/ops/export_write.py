@@ -34,16 +34,20 @@ def to_file(content: Provider, parcel: Parcel, path: str, progress: Progress) ->
         DataLoss: an object is missing or damaged.
         NotFound: the directory is not there.
     """
-    with new_file(path) as fd, Behind() as behind:
-        out = _File(fd, behind)
-        for member, header in _headers(parcel):
-            out.write(header)
-            out.put(content, member)
-            out.write(_padding(member))
-            progress(member.size)
-        out.write(_END)
-        out.flush()
-        atomic.sync_fd(fd)  # while the last of it is still being hashed
+
+    def write(fd: int) -> None:
+        with Behind() as behind:
+            out = _File(fd, behind)
+            for member, header in _headers(parcel):
+                out.write(header)
+                out.put(content, member)
+                out.write(_padding(member))
+                progress(member.size)
+            out.write(_END)
+            out.flush()
+            atomic.sync_fd(fd)  # while the last of it is still being hashed
+
+    new_file(path, write)
 
 
 def to_directory(content: Provider, parcel: Parcel, path: str, progress: Progress) -> None:
@@ -54,7 +58,8 @@ def to_directory(content: Provider, parcel: Parcel, path: str, progress: Progres
         DataLoss: an object is missing or damaged.
         NotFound: the directory around it is not there.
     """
-    with new_directory(path) as (top, batch):
+
+    def fill(top: str, batch: atomic.Batch) -> None:
         written: list[str] = []
         for member in parcel.members():
             here = inside(top, member.path.rstrip("/"))
@@ -77,6 +82,8 @@ def to_directory(content: Provider, parcel: Parcel, path: str, progress: Progres
                 written.append(here)
             progress(member.size)
         atomic.sync_files(written)
+
+    new_directory(path, fill)
 
 
 def to_stream(
