@@ -49,7 +49,7 @@ def run(
 
     asked = wanted(output, to, platforms.parse(platform) if platform else None, dry_run=dry_run)
     kind = Kind("images", Exported._fields, "digest" if c.quiet else "name")
-    if output != STDOUT or dry_run:
+    if asked.path != STDOUT or dry_run:
         c.out.check(kind, zero=zero)
     names = names_from(words, zero)
     with Progress(c, "exporting") as progress:
@@ -64,7 +64,7 @@ def run(
             progress=progress.add,
         )
         done = export.run(names)
-    if output != STDOUT or dry_run:
+    if asked.path != STDOUT or dry_run:
         c.out.rows(
             kind,
             map(Exported._asdict, done),

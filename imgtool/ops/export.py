@@ -43,7 +43,7 @@ def wanted(path: str, kind: str | None, platform: Platform | None = None, *, dry
     """What is asked for, checked before anything is read.
 
     Args:
-        path: where to; `-` is stdout.
+        path: where to; `-` is stdout, and so is another name of the same file.
         kind: one of KINDS; None: a layout where `path` is a directory or ends with a slash, else an
             oci-archive.
         platform: leave out the manifests that are for others.
@@ -54,7 +54,9 @@ def wanted(path: str, kind: str | None, platform: Platform | None = None, *, dry
     """
     if not path:
         raise InvalidArgument("--output is empty", hint="- is stdout")
-    is_directory = path.endswith("/") or os.path.isdir(path)
+    if _is_stdout(path):
+        path = STDOUT
+    is_directory = path != STDOUT and (path.endswith("/") or os.path.isdir(path))
     if kind is None:
         kind = LAYOUT if is_directory else OCI_ARCHIVE
     if kind not in KINDS:
@@ -179,6 +181,13 @@ class Export:
                 yield lambda data: _write_all(fd, data, path)
             finally:
                 os.close(fd)
+
+
+def _is_stdout(path: str) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(1))
+    except OSError:
+        return False
 
 
 def _is_stream(path: str) -> bool:
