@@ -14,7 +14,7 @@ from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import EMPTY, Descriptor, Platform
 from imgtool.oci import blob, descriptor, media, platforms
 from imgtool.oci.manifest import Manifest, parse
-from imgtool.oci.strictjson import load_object
+from imgtool.oci.strictjson import LIMIT, load_object
 
 if TYPE_CHECKING:
     from imgtool.stores import Provider
@@ -104,11 +104,13 @@ def walk(
         wrong: as for `blob.read`.
 
     Raises:
-        InvalidArgument: a document is malformed or larger than 4 MiB; one digest with two sizes;
-            deeper than 32 or more than 100,000 descriptors.
+        InvalidArgument: a document is malformed, or larger than 4 MiB together with those above it;
+            one digest with two sizes; deeper than 32 or more than 100,000 descriptors.
     """
-    seen: set[Digest | tuple[Digest, str, bool]] = set()
+    seen: set[tuple[Digest, str, bool]] = set()
+    # ~size of what was met as a leaf: most are, and a place in `seen` for each of 100,000 takes 16 MB.
     sizes: dict[Digest, int] = {}
+    count = 0
     stack: list[tuple[Digest | None, bool, Iterator[Descriptor]]] = [(None, False, iter(roots))]
     while stack:
         parent, of_index, siblings = stack[-1]
@@ -116,23 +118,37 @@ def walk(
         if d is None:
             stack.pop()
             continue
-        if sizes.setdefault(d.digest, d.size) != d.size:
-            raise InvalidArgument(f"content {d.digest} has two sizes: {sizes[d.digest]} and {d.size}")
+        known = sizes.setdefault(d.digest, d.size)
+        if d.size not in (known, ~known):
+            raise InvalidArgument(f"content {d.digest} has two sizes: {max(known, ~known)} and {d.size}")
         here = d.data is not None or present(d.digest)
         optional = of_index or bool(d.urls) or media.is_nondistributable(d.media_type)
         kind = d.media_type if media.has_children(d.media_type) else ""
-        # Most are leaves that are there: without a tuple for each, 100,000 of them take 8 MB less.
-        key = (d.digest, kind, here or optional) if kind or not (here or optional) else d.digest
-        if key in seen:
+        key = (d.digest, kind, here or optional)
+        if not kind and (here or optional):
+            if known < 0:
+                continue
+            sizes[d.digest] = ~d.size
+        elif key in seen:
             continue
-        seen.add(key)
+        else:
+            seen.add(key)
+        count += 1
         depth = len(stack) - 1
-        if depth > DEPTH_MAX or len(seen) > COUNT_MAX:
+        if depth > DEPTH_MAX or count > COUNT_MAX:
             raise InvalidArgument(
                 f"graph has more than {DEPTH_MAX} levels below its root, at {d.digest}"
                 if depth > DEPTH_MAX
                 else f"graph has more than {COUNT_MAX} descriptors"
             )
+        if kind and here and depth:
+            # What a document lists stays in memory while the walk is below it.
+            open_bytes = d.size + sum(abs(sizes[above]) for above, *_ in stack if above is not None)
+            if open_bytes > LIMIT:
+                raise InvalidArgument(
+                    f"documents from the root to {d.digest} have {open_bytes} bytes together, "
+                    f"at most {LIMIT} are read"
+                )
         manifest = open_manifest(provider, d, wrong=wrong) if here else None
         yield Node(d, depth, parent, here, optional, manifest)
         if manifest:

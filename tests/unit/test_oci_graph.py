@@ -213,6 +213,15 @@ def test_32_levels_are_walked_and_33_are_not(made: Made) -> None:
         made.graph(made.index(top))
 
 
+def test_documents_one_below_the_other_have_4_mib_together(made: Made) -> None:
+    """What each of them lists stays in memory until the walk has come back from below."""
+    inner = made.index(made.put(b"leaf", "application/x"), annotations={"a": "b" * (2 << 20)})
+    beside = made.index(inner, made.index(annotations={"a": "c" * (2 << 20)}))
+    assert len(made.graph(beside).nodes) == 4
+    with pytest.raises(InvalidArgument, match=f"to {inner.digest} have 4.* bytes together"):
+        made.graph(made.index(inner, annotations={"a": "d" * (2 << 20)}))
+
+
 def test_2_to_the_30_paths_are_one_walk_of_each_document(made: Made) -> None:
     """Each index lists the next one twice."""
     top = made.put(b"leaf", "application/x")
