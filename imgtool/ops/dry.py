@@ -11,6 +11,7 @@ from imgtool import clock
 from imgtool.digest import Digest, new_hasher
 from imgtool.errors import InvalidArgument
 from imgtool.model import ContentInfo, IngestStatus
+from imgtool.ops.spool import KeptReader, Spool
 
 if TYPE_CHECKING:
     from typing import Self
@@ -24,7 +25,10 @@ _HEAD = 16
 
 
 class DryIngester:
-    """An Ingester that keeps nothing."""
+    """An Ingester that keeps nothing in a store. Documents can be read until it is closed."""
+
+    def __init__(self) -> None:
+        self._spool = Spool()
 
     def writer(
         self,
@@ -35,24 +39,37 @@ class DryIngester:
         algorithm: str | None = None,
         lease: str | None = None,
     ) -> DryWriter:
-        return DryWriter(ref, algorithm or "sha256")
+        return DryWriter(ref, algorithm or "sha256", self._spool)
 
     def stage(self, *, algorithm: str) -> DryWriter:
-        return DryWriter("", algorithm)
+        return DryWriter("", algorithm, self._spool)
+
+    def close(self) -> None:
+        self._spool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class DryWriter:
     """A Writer that hashes and counts. It cannot be committed."""
 
-    def __init__(self, ref: str, algorithm: str) -> None:
+    def __init__(self, ref: str, algorithm: str, spool: Spool) -> None:
         self.ref = ref
         self._algorithm = algorithm
+        self._spool = spool
         self.replay()
 
     def replay(self) -> None:
         self._hasher = new_hasher(self._algorithm)
         self._offset = 0
         self._kept = bytearray()
+        self._place: int | None = None  # in the spool, from `finish` on
 
     def truncate(self, size: int) -> None:
         if size:
@@ -76,8 +93,9 @@ class DryWriter:
             del self._kept[_HEAD:]
         return len(view)
 
-    def reader(self) -> DryReader:
-        return DryReader(bytes(self._kept), self._offset)
+    def reader(self) -> KeptReader:
+        kept = bytes(self._kept) if self._place is None else self._spool.get(self._place)
+        return KeptReader(kept, self._offset)
 
     def copy_from(self, fd: int, limit: int | None = None) -> int:
         start, most = self._offset, None if limit is None else limit + 1
@@ -90,7 +108,9 @@ class DryWriter:
         return self._offset - start
 
     def finish(self) -> None:
-        """Nothing is open."""
+        if self._place is None:
+            self._place = self._spool.add(self._kept)
+            self._kept = bytearray()
 
     def commit(
         self,
@@ -100,34 +120,6 @@ class DryWriter:
         labels: Mapping[str, str] | None = None,
     ) -> ContentInfo:
         raise InvalidArgument("a dry run cannot be committed")
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is open."""
-
-
-class DryReader:
-    """A Reader of what a DryWriter has kept; the bytes behind that are gone."""
-
-    def __init__(self, kept: bytes, size: int) -> None:
-        self._kept = kept
-        self._at = 0
-        self.size = size
-
-    def read(self, n: int = -1, /) -> bytes:
-        data = self.read_at(self.size if n < 0 else n, self._at)
-        self._at += len(data)
-        return data
-
-    def read_at(self, n: int, offset: int) -> bytes:
-        return self._kept[offset : offset + n]
 
     def close(self) -> None:
         """Nothing is open."""

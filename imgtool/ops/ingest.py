@@ -1,13 +1,15 @@
 """Take bytes into a store, under names: stage all of them, verify, then publish in one step.
 
-A source is staged whole before anything of it is published, so that what is refused leaves nothing
-under a name. Bytes are always read and hashed, also those that the store already has: publishing
-replaces a damaged object by the good bytes.
+A source is staged whole before its names are published, so that what is refused leaves nothing
+under a name. Of an image with very much content, parts are published before, and leases hold them
+until it has its names. Bytes are always read and hashed, also those that the store already has:
+publishing replaces a damaged object by the good bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from imgtool.errors import AlreadyExists, ImgtoolError, from_oserror
@@ -15,12 +17,13 @@ from imgtool.model import Image
 from imgtool.oci.compression import FileSource, Prefixed
 from imgtool.ops import sources
 from imgtool.ops.dry import DryIngester
+from imgtool.ops.hold import lease_until_named
 from imgtool.ops.ingest_archive import is_archive, stage_archive
 from imgtool.ops.ingest_file import opened, peek, stage_file
 from imgtool.ops.ingest_layout import stage_layout
 from imgtool.ops.sources import Source
 from imgtool.ops.staging import Ingested, Staged, Wanted
-from imgtool.stores import Ingester, Put, Store, would_put
+from imgtool.stores import Commit, Ingester, Put, Store, would_put
 
 # So much is published in one step, to share the syncs.
 _BATCH_FILES = 512
@@ -52,12 +55,13 @@ class Ingest:
         dry_run: bool = False,
     ) -> None:
         self._store = store
-        self._dry_run = dry_run
+        self._dry = DryIngester() if dry_run else None
         self._ns = namespace
         self._wanted = wanted
         self._on_error = on_error
         self._say = say
         self._progress = progress
+        self._leases: list[str] = []  # of parts whose image has no name yet
 
     def run(self, from_: Iterable[Source]) -> Iterator[Ingested]:
         """Ingest every source; yields a row for each name, when it is durable.
@@ -80,6 +84,9 @@ class Ingest:
         finally:
             for staged in batch:
                 staged.close()
+            self._release()
+            if self._dry is not None:
+                self._dry.close()
 
     def _try(self, source: Source) -> Staged | None:
         try:
@@ -91,9 +98,9 @@ class Ingest:
         return None
 
     def _stage(self, source: Source) -> Staged:
-        content: Ingester = DryIngester() if self._dry_run else self._store.content(self._ns)
+        content: Ingester = self._dry or self._store.content(self._ns)
         if source.kind == sources.LAYOUT:
-            return stage_layout(content, source, self._wanted, self._progress)
+            return stage_layout(content, source, self._wanted, self._progress, self._land)
         with opened(source) as here:
             archive = source.kind in (sources.OCI_ARCHIVE, sources.DOCKER_ARCHIVE)
             if source.kind == sources.AUTO:
@@ -102,7 +109,23 @@ class Ingest:
             if not archive:
                 return stage_file(content, here, self._wanted, self._progress)
             readable = Prefixed(here.head, FileSource(here.fd, source.path))
-            return stage_archive(content, readable, source, self._wanted, self._progress)
+            return stage_archive(content, readable, source, self._wanted, self._progress, self._land)
+
+    def _land(self, commits: Sequence[Commit]) -> None:
+        """See `ingest_images.Land`."""
+        if self._dry is None:
+            lease = lease_until_named(c.expected for c in commits if c.expected)
+            self._store.publish(self._ns, commits, hold=lease)
+            self._leases.append(lease.id)
+        for commit in commits:
+            commit.writer.close()
+
+    def _release(self) -> None:
+        """Let go of the parts: their images have names, or never will."""
+        for id in self._leases:
+            with suppress(ImgtoolError):  # then it expires
+                self._store.leases(self._ns).delete(id)
+        self._leases.clear()
 
     def _publish(self, batch: Sequence[Staged]) -> Iterator[Ingested]:
         for staged in batch:
@@ -111,7 +134,7 @@ class Ingest:
         commits = [commit for staged in batch for commit in staged.commits]
         puts = [Put(image, self._wanted.replace) for staged in batch for image in staged.images]
         hold = next((staged.hold for staged in batch if staged.hold), None)
-        if self._dry_run:
+        if self._dry is not None:
             outcomes: Sequence[Image | ImgtoolError] = [self._would_put(put) for put in puts]
         else:
             outcomes = self._store.publish(self._ns, commits, puts, hold=hold).images

@@ -1,29 +1,30 @@
 """Stage the images of an archive, OCI or docker, in one pass forward: a pipe cannot be read twice.
 
-Every regular member is staged under the digest that its bytes have, as it comes by; what it is called
-only serves to find it. Judged is what has come, at the end; what nobody needs is dropped.
+Every regular member is kept under its name as it comes by, large ones staged, small ones in a spool;
+a name only serves to find it. Judged is what has come, at the end; what nobody needs is dropped.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from imgtool.digest import ALGORITHMS, SHA256, Digest
 from imgtool.errors import FailedPrecondition, InvalidArgument, NotFound
-from imgtool.model import Descriptor, Platform, replace
+from imgtool.model import Descriptor, replace
 from imgtool.oci import blob, compression, descriptor, docker, media, tar
 from imgtool.oci.compression import Readable
 from imgtool.oci.layout import IMAGE_NAME, REF_NAME, Root, check_version, roots_of
 from imgtool.oci.references import parse_docker
-from imgtool.oci.strictjson import LIMIT, load_object
+from imgtool.oci.strictjson import LIMIT
 from imgtool.oci.tar import Member, TarReader
 from imgtool.ops import sources
-from imgtool.ops.ingest_images import stage_images
+from imgtool.ops.ingest_images import Land, stage_images
 from imgtool.ops.sources import Source
+from imgtool.ops.spool import KeptReader, Spool
 from imgtool.ops.staging import Staged, Wanted
 from imgtool.stores import Ingester, Reader, Writer
 
@@ -34,12 +35,16 @@ _LAYOUT, _INDEX = "oci-layout", "index.json"
 # What describes the archive: kept in memory, and there once.
 _METADATA = (_LAYOUT, _INDEX, docker.MANIFEST, "repositories")
 _BLOB = re.compile(r"blobs/([^/]+)/([^/]+)")
+_SHA256_BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 _ONLY_ARCHIVES = re.compile(
     r"oci-layout|index\.json|manifest\.json|repositories|blobs(/.*)?"
     r"|(sha256:)?[0-9a-f]{64}(\.json|\.tar[.a-z0-9]*)?(/.*)?"
 )
 _REGISTRY = "docker/registry/v2"
 _LINKS_MAX = 8
+_SMALL = 16 << 10  # bytes of a member that goes to the spool
+_SHOWN = 140  # characters of a foreign name in a message
+_DAMAGED = "the archive is damaged; copy it again"
 
 
 def is_archive(head: bytes, what: str) -> bool:
@@ -69,12 +74,19 @@ def _first_names(head: bytes) -> Iterator[str]:
     try:
         for member in TarReader(compression.open_decompressed(compression.Prefixed(head))):
             yield tar.normal_name(member.name) or ""
+            if member.size > len(head):
+                return  # a few bytes may be decompressed to as many as one likes
     except InvalidArgument:
         return  # cut off, or none
 
 
 def stage_archive(
-    content: Ingester, readable: Readable, source: Source, wanted: Wanted, progress: Callable[[int], None]
+    content: Ingester,
+    readable: Readable,
+    source: Source,
+    wanted: Wanted,
+    progress: Callable[[int], None],
+    land: Land,
 ) -> Staged:
     """Stage the images of an archive, which may be compressed.
 
@@ -89,11 +101,19 @@ def stage_archive(
         nameless = any(root.name is None for root in bundle.roots)
         if nameless and source.path == sources.STDIN and not wanted.names:
             raise InvalidArgument("the archive on stdin has an image without a name", hint="give --name")
-        return stage_images(bundle, source, wanted)
+        return stage_images(bundle, source, wanted, land)
+
+
+class _Found(NamedTuple):
+    """What a docker archive's path stands for; its first bytes tell whether it is compressed."""
+
+    digest: Digest
+    size: int
+    head: bytes
 
 
 class ArchiveBundle:
-    """The members of an archive, staged: an `ingest_images.Bundle`. `with` drops what was not taken."""
+    """The members of an archive: an `ingest_images.Bundle`. `with` drops what was not taken."""
 
     def __init__(
         self, content: Ingester, readable: Readable, source: Source, progress: Callable[[int], None]
@@ -101,12 +121,14 @@ class ArchiveBundle:
         self._content = content
         self._what = source.what
         self._progress = progress
+        self._spool = Spool()
         self._metadata: dict[str, bytes] = {}
-        self._members: dict[str, Digest] = {}
+        # By the key of its name: staged, or its place in the spool; None once it is taken.
+        self._held: dict[str | bytes, Writer | int | None] = {}
         self._links: dict[str, str | None] = {}
-        self._other: dict[str, Digest] = {}  # what a blob's name says, and what its bytes are
-        self._staged: dict[Digest, Writer] = {}
-        self._by_digest = False  # docker's paths say nothing; OCI's do
+        self._called: dict[Digest, str] = {}  # where docker's paths lead, which state no digest
+        self._found: dict[str, _Found] = {}
+        self._configs: dict[Digest, docker.Config] = {}
         try:
             reader = TarReader(compression.open_decompressed(readable, self._what), self._what)
             for member in reader:
@@ -120,45 +142,41 @@ class ArchiveBundle:
         """See `ingest_images.Bundle`.
 
         Raises:
-            FailedPrecondition: what is called so has other bytes.
             InvalidArgument: what is called so is a link.
         """
-        name = f"blobs/{digest.algorithm}/{digest.encoded}"
-        if digest in self._staged and (self._by_digest or name in self._members):
-            return True
-        if digest in self._other:
-            raise FailedPrecondition(
-                f"content {digest} in {self._what} hashes to {self._other[digest]}",
-                hint="the archive is damaged; copy it again",
-            )
-        if name in self._links:
+        name = self._name(digest)
+        there = _key(name) in self._held
+        if not there and name in self._links:
             raise InvalidArgument(f"member '{name}' of {self._what} is a link, which a blob cannot be")
-        return False
+        return there
 
     def reader(self, digest: Digest) -> Reader:
         """See `stores.Provider`."""
-        if not self.has(digest):
-            raise NotFound(f"{self._what} has no blob {digest}")
-        return self._staged[digest].reader()
+        held = self._get(digest)
+        return KeptReader(self._spool.get(held)) if isinstance(held, int) else held.reader()
 
     def take(self, wanted: Descriptor) -> Writer:
         """See `ingest_images.Bundle`."""
-        if not self.has(wanted.digest):
-            inline = descriptor.inline(wanted)
-            if inline is None:
-                raise NotFound(f"{self._what} has no blob {wanted.digest}")
-            self._stage(inline, wanted.digest.algorithm)
-        size = self._staged[wanted.digest].status().offset
-        if size != wanted.size:
-            raise FailedPrecondition(
-                f"content {wanted.digest} in {self._what} has {size} bytes, expected {wanted.size}"
-            )
-        return self._staged.pop(wanted.digest)
+        writer = self._taken(wanted)
+        try:
+            size, found = writer.status().offset, writer.digest()
+            if found != wanted.digest:
+                raise self._wrong(wanted.digest, found)
+            if size != wanted.size:
+                raise FailedPrecondition(
+                    f"content {wanted.digest} in {self._what} has {size} bytes, expected {wanted.size}"
+                )
+        except BaseException:
+            writer.close()
+            raise
+        return writer
 
     def close(self) -> None:
-        for writer in self._staged.values():
-            writer.close()
-        self._staged.clear()
+        for held in self._held.values():
+            if held is not None and not isinstance(held, int):
+                held.close()
+        self._held.clear()
+        self._spool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -167,6 +185,8 @@ class ArchiveBundle:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    # The pass over the archive
 
     def _add(self, member: Member, reader: TarReader) -> None:
         name = tar.normal_name(member.name)
@@ -181,50 +201,63 @@ class ArchiveBundle:
             if self._metadata.setdefault(name, data) != data:
                 raise self._twice(name)
         else:
-            self._add_content(name, member.size, reader)
+            self._hold(name, member.size, reader)
+            self._progress(member.size)
 
-    def _add_content(self, name: str, size: int, reader: TarReader) -> None:
-        named = _BLOB.fullmatch(name)
-        algorithm = named[1] if named and named[1] in ALGORITHMS else SHA256
+    def _hold(self, name: str, size: int, reader: TarReader) -> None:
+        stated, algorithm = _stated(name)
+        new: Writer | int
+        if size <= _SMALL:
+            new = self._spool.add(reader.read(_SMALL))
+        else:
+            new = self._stage(reader.chunks(), algorithm)
+        key = _key(name)
+        old = self._held.setdefault(key, new)
+        if old is new or old is None:
+            return
+        # A blob there twice is judged by its digest, anything else must be the same.
+        digests = self._digest(old, algorithm), self._digest(new, algorithm)
+        kept, dropped = (new, old) if digests[1] == stated else (old, new)
+        self._held[key] = kept
+        if not isinstance(dropped, int):
+            dropped.close()
+        if digests[0] != digests[1] and stated is None:
+            raise self._twice(name)
+
+    def _stage(self, data: Iterable[bytes | memoryview], algorithm: str) -> Writer:
         writer = self._content.stage(algorithm=algorithm)
         try:
-            for chunk in reader.chunks():
+            for chunk in data:
                 writer.write(chunk)
-            digest = self._keep(writer)
+            writer.finish()
         except BaseException:
             writer.close()
             raise
-        self._progress(size)
-        if named:
-            self._compare(f"{named[1]}:{named[2]}", digest)
-        elif self._members.get(name, digest) != digest:
-            raise self._twice(name)
-        self._members[name] = digest
+        return writer
 
-    def _compare(self, said: str, digest: Digest) -> None:
-        """Remember a blob whose name says something else than its bytes."""
-        if said != digest:
-            try:
-                self._other[Digest.parse(said)] = digest
-            except InvalidArgument:
-                return  # no digest that a descriptor could have
+    def _digest(self, held: Writer | int, algorithm: str) -> Digest:
+        return Digest.of(self._spool.get(held), algorithm) if isinstance(held, int) else held.digest()
 
-    def _stage(self, data: bytes, algorithm: str = SHA256) -> Digest:
-        writer = self._content.stage(algorithm=algorithm)
-        writer.write(data)
-        return self._keep(writer)
+    # What has come
 
-    def _keep(self, writer: Writer) -> Digest:
-        writer.finish()
-        digest = writer.digest()
-        if digest in self._staged:
-            writer.close()
-        else:
-            self._staged[digest] = writer
-        return digest
+    def _name(self, digest: Digest) -> str:
+        return self._called.get(digest) or f"blobs/{digest.algorithm}/{digest.encoded}"
 
-    def _twice(self, name: str) -> InvalidArgument:
-        return InvalidArgument(f"member '{name}' of {self._what} is there twice, with different content")
+    def _get(self, digest: Digest) -> Writer | int:
+        held = self._held[_key(self._name(digest))] if self.has(digest) else None
+        if held is None:
+            raise NotFound(f"{self._what} has no blob {digest}")
+        return held
+
+    def _taken(self, wanted: Descriptor) -> Writer:
+        data = descriptor.inline(wanted)
+        if data is None:
+            held = self._get(wanted.digest)
+            self._held[_key(self._name(wanted.digest))] = None
+            if not isinstance(held, int):
+                return held
+            data = self._spool.get(held)
+        return self._stage([data], wanted.digest.algorithm)
 
     def _roots(self, kind: str) -> Sequence[Root]:
         there = self._metadata
@@ -240,10 +273,9 @@ class ArchiveBundle:
         return roots
 
     def _docker_roots(self) -> Sequence[Root]:
-        self._by_digest = True
         what = f"'{docker.MANIFEST}' of {self._what}"
         if docker.MANIFEST not in self._metadata:
-            if "repositories" in self._metadata or any(n.endswith("/layer.tar") for n in self._members):
+            if "repositories" in self._metadata or any(str(key).endswith("/layer.tar") for key in self._held):
                 raise InvalidArgument(
                     f"{self._what} has only the format of docker before 1.10, which imgtool does not read",
                     hint="load it with a docker of its time, and save it again with a newer one",
@@ -258,37 +290,85 @@ class ArchiveBundle:
         return roots
 
     def _docker_target(self, entry: docker.Entry) -> Descriptor:
-        config = self._described(entry.config, media.DOCKER_CONFIG)
+        found = self._find(entry.config)
+        config = Descriptor(media.DOCKER_CONFIG, found.digest, found.size)
+        parsed = self._config(config)
+        stated = parsed.diff_ids or (None,) * len(entry.layers)
+        if len(stated) != len(entry.layers):
+            raise InvalidArgument(
+                f"config {config.digest} in {self._what} has {len(stated)} layers, "
+                f"'{docker.MANIFEST}' lists {len(entry.layers)}"
+            )
         layers = []
-        for name in entry.layers:
-            layer = self._described(name, docker.LAYER)
-            with self._staged[layer.digest].reader() as reader:
-                if compression.detect(reader.read_at(compression.HEAD, 0)):
-                    layer = replace(layer, media_type=docker.LAYER_GZIP)
-            layers.append(layer)
+        for path, diff_id in zip(entry.layers, stated, strict=True):
+            layer = self._find(path)
+            # The archive states no other digest of its layers.
+            if diff_id not in (None, layer.digest) and not compression.detect(layer.head):
+                raise self._wrong(diff_id or "", layer.digest)
+            layers.append(Descriptor(docker.layer_type(layer.head), layer.digest, layer.size))
         raw = docker.manifest(config, layers)
-        digest = self._stage(raw)
-        platform = self._platform(config)
-        return Descriptor(media.DOCKER_MANIFEST, digest, len(raw), platform=platform)
+        if len(raw) > LIMIT:
+            raise InvalidArgument(
+                f"the manifest of an image with {len(layers)} layers has {len(raw)} bytes, "
+                f"at most {LIMIT} are read"
+            )
+        digest = Digest.of(raw)
+        self._held.setdefault(_key(self._name(digest)), self._spool.add(raw))
+        return Descriptor(media.DOCKER_MANIFEST, digest, len(raw), platform=parsed.platform)
 
-    def _described(self, path: str, media_type: str) -> Descriptor:
-        """The descriptor of what `manifest.json` calls `path`, links followed among the members."""
+    def _config(self, config: Descriptor) -> docker.Config:
+        if config.digest not in self._configs:
+            raw = blob.read(self, config, wrong=FailedPrecondition)
+            self._configs[config.digest] = docker.parse_config(raw, f"config {config.digest}")
+        return self._configs[config.digest]
+
+    def _find(self, path: str) -> _Found:
+        """What `manifest.json` calls `path`, links followed among the members."""
         name = tar.normal_name(path)
         for _ in range(_LINKS_MAX):
-            if name is None or name in self._members:
+            if name is None or _key(name) in self._held:
                 break
             name = self._links.get(name)
-        digest = self._members.get(name) if name else None
-        if digest is None:
-            raise InvalidArgument(f"{self._what} has no member '{path}', which '{docker.MANIFEST}' names")
-        return Descriptor(media_type, digest, self._staged[digest].status().offset)
+        held = self._held.get(_key(name)) if name else None
+        if name is None or held is None:
+            raise InvalidArgument(
+                f"{self._what} has no member '{path[:_SHOWN]}', which '{docker.MANIFEST}' names"
+            )
+        if name not in self._found:
+            self._found[name] = self._look(name, held)
+        return self._found[name]
 
-    def _platform(self, config: Descriptor) -> Platform | None:
-        document = load_object(blob.read(self, config, wrong=FailedPrecondition), f"config {config.digest}")
-        os, architecture, variant = (document.get(key) or "" for key in ("os", "architecture", "variant"))
-        if not all(isinstance(text, str) for text in (os, architecture, variant)):
-            raise InvalidArgument(f"config {config.digest} has a platform that is not text")
-        return Platform(os=os, architecture=architecture, variant=variant) if os and architecture else None
+    def _look(self, name: str, held: Writer | int) -> _Found:
+        stated, algorithm = _stated(name)
+        digest = self._digest(held, algorithm)
+        if stated not in (None, digest):
+            raise self._wrong(stated or "", digest)
+        self._called[digest] = name
+        with self.reader(digest) as reader:
+            return _Found(digest, reader.size, reader.read_at(compression.HEAD, 0))
+
+    def _wrong(self, stated: str, found: Digest) -> FailedPrecondition:
+        return FailedPrecondition(
+            f"content {stated[:_SHOWN]} in {self._what} hashes to {found}", hint=_DAMAGED
+        )
+
+    def _twice(self, name: str) -> InvalidArgument:
+        shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
+        return InvalidArgument(f"member '{shown}' of {self._what} is there twice, with different content")
+
+
+def _key(name: str) -> str | bytes:
+    """What a member is kept under: the bytes of its digest take half as much memory as a blob's name."""
+    found = _SHA256_BLOB.fullmatch(name)
+    return bytes.fromhex(found[1]) if found else name
+
+
+def _stated(name: str) -> tuple[str | None, str]:
+    """The digest that the name of a blob states, and the algorithm to hash it with; None if it is no blob."""
+    found = _BLOB.fullmatch(name)
+    if found is None or found[1] not in ALGORITHMS:
+        return None, SHA256
+    return f"{found[1]}:{found[2]}", found[1]
 
 
 def _called(target: Descriptor, name: str) -> Descriptor:

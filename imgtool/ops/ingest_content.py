@@ -40,8 +40,8 @@ def ingest_content(
         FailedPrecondition: size or digest are not those expected; a write with a ref stays.
         NotFound: the source is not there.
     """
-    content: Ingester = DryIngester() if dry_run else store.content(namespace)
-    with opened(source) as here:
+    with opened(source) as here, DryIngester() as dry:
+        content: Ingester = dry if dry_run else store.content(namespace)
         commit = stage_bytes(content, here, wanted, progress)
     digest = commit.expected
     assert digest is not None

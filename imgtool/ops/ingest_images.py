@@ -1,21 +1,30 @@
-"""Stage the images of a bundle, a layout or an archive: the graph is judged, then its content taken."""
+"""Stage the images of a bundle, a layout or an archive: the graph is judged, then its content taken.
+
+The graph is walked twice, so that of a large one little is kept in memory: no document, and no writer
+that another step can publish.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from imgtool.digest import Digest
 from imgtool.errors import FailedPrecondition, InvalidArgument, NotFound
 from imgtool.model import Descriptor, Image, Platform
 from imgtool.oci import graph, media, platforms
-from imgtool.oci.graph import Graph
+from imgtool.oci.graph import Node
 from imgtool.oci.layout import Root, find_roots
 from imgtool.ops.sources import Source
 from imgtool.ops.staging import Staged, Wanted
 from imgtool.stores import Commit, Provider, Writer
 
+Land = Callable[[Sequence[Commit]], None]
+"""Publishes a part of the content of an image that has much of it, before its names; ends the writers."""
+
 _NAMED_AT_MOST = 5  # digests in a message
+_SHOWN = 140  # characters of a foreign name in a message
+_PART = 512  # contents that are staged at once
 
 
 class Bundle(Provider, Protocol):
@@ -36,8 +45,11 @@ class Bundle(Provider, Protocol):
         """
 
 
-def stage_images(bundle: Bundle, source: Source, wanted: Wanted) -> Staged:
+def stage_images(bundle: Bundle, source: Source, wanted: Wanted, land: Land) -> Staged:
     """Stage all images of a bundle, or the one that `source.ref` names.
+
+    Args:
+        land: called with the first of more than 512 contents, so that not all are staged at once.
 
     Raises:
         InvalidArgument: a document is malformed, or content is missing that may not be.
@@ -53,25 +65,76 @@ def stage_images(bundle: Bundle, source: Source, wanted: Wanted) -> Staged:
     if not roots:
         return Staged(notes=[f"{source.what} holds no image"])
     roots, excluded = _for_platform(bundle, roots, source, wanted.platform)
-    found = graph.collect(
-        bundle,
-        _once(root.descriptor for root in roots),
-        lambda digest: digest not in excluded and bundle.has(digest),
-        wrong=FailedPrecondition,
-    )
-    _check(found, source, excluded)
-    staged = Staged(images=_images(source, roots, wanted), notes=_notes(found, source, excluded))
-    labels = _labels(found)
+
+    def present(digest: Digest) -> bool:
+        return digest not in excluded and bundle.has(digest)
+
+    def walk() -> Iterator[Node]:
+        return graph.walk(bundle, (root.descriptor for root in roots), present, wrong=FailedPrecondition)
+
+    survey = _Survey(walk())
+    _check(survey, source, excluded)
+    staged = Staged(images=_images(source, roots, wanted), notes=_notes(survey, source, excluded))
     try:
-        for node in found.nodes:
-            d = node.descriptor
-            if node.present and d.digest in labels:
-                commit = Commit(bundle.take(d), size=d.size, expected=d.digest, labels=labels.pop(d.digest))
-                staged.commits.append(commit)
+        for node in walk():
+            if survey.is_taken(node):
+                if len(staged.commits) == _PART:
+                    land(staged.commits)
+                    staged.commits.clear()
+                d = node.descriptor
+                labels = survey.labels(node, present)
+                staged.commits.append(Commit(bundle.take(d), size=d.size, expected=d.digest, labels=labels))
     except BaseException:
         staged.close()
         raise
     return staged
+
+
+class _Survey:
+    """What a first walk tells of a graph.
+
+    `missing`: what is absent and must not be. `absent`: what is so by choice.
+    """
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self._documents: dict[Digest, str] = {}
+        self._referrers: dict[Digest, dict[str, str]] = {}
+        missing: dict[Digest, None] = {}
+        absent: dict[Digest, None] = {}
+        for node in nodes:
+            digest = node.descriptor.digest
+            if not node.present:
+                (absent if node.optional else missing)[digest] = None
+            elif node.manifest is not None:
+                self._add_document(node.descriptor, node.manifest.subject)
+        self.missing = list(missing)
+        self.absent = [digest for digest in absent if digest not in missing]
+
+    def is_taken(self, node: Node) -> bool:
+        """Whether its content is taken where the walk meets `node`: there, and as a document where it
+        is one and something else refers to it as mere bytes.
+        """
+        return node.present and (node.manifest is not None or node.descriptor.digest not in self._documents)
+
+    def labels(self, node: Node, present: Callable[[Digest], bool]) -> dict[str, str]:
+        """The labels that tell a collector what the content keeps; referrers are kept by their subject."""
+        labels = dict(self._referrers.get(node.descriptor.digest, {}))
+        if node.manifest is not None:
+            children = node.manifest.children()
+            labels |= media.gc_labels(c for c in children if c.data is not None or present(c.digest))
+            if node.manifest.subject is not None:
+                labels[media.SUBJECT_LABEL] = node.manifest.subject.digest
+        return labels
+
+    def _add_document(self, d: Descriptor, subject: Descriptor | None) -> None:
+        called = self._documents.setdefault(d.digest, d.media_type)
+        if called != d.media_type:
+            raise InvalidArgument(
+                f"content {d.digest} is '{called}' in one place, '{d.media_type}' in another"
+            )
+        if subject is not None:
+            labels = self._referrers.setdefault(subject.digest, {})
+            labels[media.referrer_label(d.digest)] = d.digest
 
 
 def _for_platform(
@@ -83,9 +146,7 @@ def _for_platform(
     kept = [root for root in roots if _fits(root.descriptor, platform)]
     fitting: set[Digest] = set()
     others: set[Digest] = set()
-    for node in graph.walk(
-        bundle, _once(root.descriptor for root in kept), bundle.has, wrong=FailedPrecondition
-    ):
+    for node in graph.walk(bundle, (root.descriptor for root in kept), bundle.has, wrong=FailedPrecondition):
         if media.is_manifest(node.descriptor.media_type):
             (fitting if _fits(node.descriptor, platform) else others).add(node.descriptor.digest)
     if not fitting:
@@ -97,8 +158,8 @@ def _fits(d: Descriptor, platform: Platform) -> bool:
     return d.platform is None or platforms.matches(platform, platforms.normalize(d.platform))
 
 
-def _check(found: Graph, source: Source, excluded: frozenset[Digest]) -> None:
-    missing = [digest for digest in found.missing() if digest not in excluded]
+def _check(found: _Survey, source: Source, excluded: frozenset[Digest]) -> None:
+    missing = [digest for digest in found.missing if digest not in excluded]
     if missing:
         more = f" and {len(missing) - _NAMED_AT_MOST} more" if len(missing) > _NAMED_AT_MOST else ""
         raise InvalidArgument(
@@ -107,8 +168,8 @@ def _check(found: Graph, source: Source, excluded: frozenset[Digest]) -> None:
         )
 
 
-def _notes(found: Graph, source: Source, excluded: frozenset[Digest]) -> list[str]:
-    absent = [digest for digest in found.absent() if digest not in excluded]
+def _notes(found: _Survey, source: Source, excluded: frozenset[Digest]) -> list[str]:
+    absent = [digest for digest in found.absent if digest not in excluded]
     notes = [f"{source.what}: {digest} is absent by choice" for digest in absent]
     if excluded:
         notes.append(f"{source.what}: {len(excluded)} of its manifests are for other platforms and left out")
@@ -139,28 +200,5 @@ def _images(source: Source, roots: Sequence[Root], wanted: Wanted) -> list[Image
             name = source.stem if len(nameless) == 1 else f"{source.stem}@{root.descriptor.digest}"
         image = Image(name, root.descriptor, wanted.labels)
         if named.setdefault(name, image).target.digest != image.target.digest:
-            raise InvalidArgument(f"{source.what} has two images called '{name}'")
+            raise InvalidArgument(f"{source.what} has two images called '{name[:_SHOWN]}'")
     return list(named.values())
-
-
-def _labels(found: Graph) -> dict[Digest, dict[str, str]]:
-    """For each content the labels that tell a collector what it keeps; referrers by their subject."""
-    present = {node.descriptor.digest for node in found.nodes if node.present}
-    labels: dict[Digest, dict[str, str]] = {digest: {} for digest in present}
-    for node in found.nodes:
-        if node.manifest is None:
-            continue
-        children = [child for child in node.manifest.children() if child.digest in present]
-        labels[node.descriptor.digest].update(media.gc_labels(children))
-        subject = node.manifest.subject
-        if subject is not None:
-            labels[node.descriptor.digest][media.SUBJECT_LABEL] = subject.digest
-            if subject.digest in present:
-                key = media.referrer_label(node.descriptor.digest)
-                labels[subject.digest][key] = node.descriptor.digest
-    return labels
-
-
-def _once(descriptors: Iterable[Descriptor]) -> list[Descriptor]:
-    """Each content once: one index.json may name the same image many times."""
-    return list({d.digest: d for d in descriptors}.values())

@@ -9,14 +9,14 @@ from imgtool.errors import FailedPrecondition
 from imgtool.model import Descriptor
 from imgtool.oci import descriptor
 from imgtool.oci.layout import Layout
-from imgtool.ops.ingest_images import stage_images
+from imgtool.ops.ingest_images import Land, stage_images
 from imgtool.ops.sources import Source
 from imgtool.ops.staging import Staged, Wanted
 from imgtool.stores import Ingester, Writer
 
 
 def stage_layout(
-    content: Ingester, source: Source, wanted: Wanted, progress: Callable[[int], None]
+    content: Ingester, source: Source, wanted: Wanted, progress: Callable[[int], None], land: Land
 ) -> Staged:
     """Stage the images of an OCI image layout.
 
@@ -25,7 +25,7 @@ def stage_layout(
         NotFound: no such directory; and as `stage_images`.
     """
     with LayoutBundle(source.path, content, progress) as bundle:
-        return stage_images(bundle, source, wanted)
+        return stage_images(bundle, source, wanted, land)
 
 
 class LayoutBundle(Layout):
