@@ -14,7 +14,7 @@ from imgtool import clock
 from imgtool.digest import Digest, Hasher, new_hasher
 from imgtool.disk import atomic, copying
 from imgtool.disk.beside import new_directory, new_file
-from imgtool.disk.copying import COPY, READ, Behind
+from imgtool.disk.copying import COPY, PAGE, READ, Behind
 from imgtool.disk.layout import inside
 from imgtool.disk.reader import FileReader
 from imgtool.errors import DataLoss, NotFound
@@ -156,7 +156,8 @@ class _File:
             self._behind.do(partial(_hash, hasher, self._fd, self._end, end))
             self._end = end
 
-        if not copying.in_kernel(reader.fileno(), self._fd, begin, reader.size, written):
+        copy = copying.by_hand if begin % PAGE else copying.in_kernel
+        if not copy(reader.fileno(), self._fd, begin, reader.size, written):
             return False
         check_size(stored.name, self._end - begin, reader.size)
         self._behind.do(partial(_check, stored, hasher))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from imgtool.errors import AlreadyExists, ImgtoolError, from_oserror
+from imgtool.errors import AlreadyExists, ImgtoolError, NotFound, from_oserror
 from imgtool.model import Image
 from imgtool.oci.compression import FileSource, Prefixed
 from imgtool.ops import sources
@@ -80,7 +80,8 @@ class Ingest:
                 if count >= _BATCH_FILES or size >= _BATCH_BYTES or staged.hold:
                     yield from self._publish(batch)
                     batch = []
-            yield from self._publish(batch)
+            if batch:  # nothing makes no store, and waits for no lock
+                yield from self._publish(batch)
         finally:
             for staged in batch:
                 staged.close()
@@ -146,11 +147,19 @@ class Ingest:
                 )
             for put, outcome in islice(rows, len(staged.images)):
                 if isinstance(outcome, AlreadyExists) and self._wanted.if_absent:
-                    outcome = self._store.images(self._ns).get(put.image.name)
+                    outcome = self._existing(put)
                 if isinstance(outcome, ImgtoolError):
                     self._on_error(outcome)
                 else:
                     yield Ingested(outcome.target.digest, outcome.name, outcome.target.size)
+
+    def _existing(self, put: Put) -> Image | ImgtoolError:
+        """The image that is there; or this one, where that was deleted meanwhile."""
+        try:
+            return self._store.images(self._ns).get(put.image.name)
+        except NotFound:
+            again = put._replace(needs=frozenset([put.image.target.digest]))
+            return self._store.publish(self._ns, puts=[again]).images[0]
 
     def _would_put(self, put: Put) -> Image | ImgtoolError:
         try:

@@ -99,8 +99,10 @@ def stage_archive(
     """
     with ArchiveBundle(content, readable, source, progress) as bundle:
         nameless = any(root.name is None for root in bundle.roots)
-        if nameless and source.path == sources.STDIN and not wanted.names:
-            raise InvalidArgument("the archive on stdin has an image without a name", hint="give --name")
+        if nameless and source.is_pipe and not wanted.names:
+            raise InvalidArgument(
+                f"the archive on {source.what} has an image without a name", hint="give --name"
+            )
         return stage_images(bundle, source, wanted, land)
 
 

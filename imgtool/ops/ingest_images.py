@@ -25,6 +25,9 @@ Land = Callable[[Sequence[Commit]], None]
 _NAMED_AT_MOST = 5  # digests in a message
 _SHOWN = 140  # characters of a foreign name in a message
 _PART = 512  # contents that are staged at once
+_LABELLED_MAX = (
+    4000  # children, each with a label: more do not fit a record, and gc reads the document itself
+)
 
 
 class Bundle(Provider, Protocol):
@@ -121,7 +124,8 @@ class _Survey:
         labels = dict(self._referrers.get(node.descriptor.digest, {}))
         if node.manifest is not None:
             children = node.manifest.children()
-            labels |= media.gc_labels(c for c in children if c.data is not None or present(c.digest))
+            if len(children) <= _LABELLED_MAX:
+                labels |= media.gc_labels(c for c in children if c.data is not None or present(c.digest))
             if node.manifest.subject is not None:
                 labels[media.SUBJECT_LABEL] = node.manifest.subject.digest
         return labels
