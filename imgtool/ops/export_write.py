@@ -115,7 +115,7 @@ def verify(content: Provider, parcel: Parcel, progress: Progress) -> None:
 
 
 class _File:
-    """A file that grows: small pieces are gathered, large objects copied by the kernel and hashed behind."""
+    """A file that grows: small pieces are gathered, large objects copied and hashed behind."""
 
     def __init__(self, fd: int, behind: Behind) -> None:
         self._fd = fd
@@ -148,7 +148,7 @@ class _File:
             self.write(data)
 
     def _copy(self, stored: Object, reader: FileReader) -> bool:
-        """Append an object; False where the kernel cannot."""
+        """Append an object; False where nothing could be copied."""
         self.flush()
         hasher, begin = new_hasher(stored.digest.algorithm), self._end
 

@@ -1,9 +1,10 @@
-"""Copying in the kernel, and what is done behind it in another thread."""
+"""Copying, and what is done behind it in another thread."""
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from imgtool.disk.copying import Behind
 from imgtool.errors import ImgtoolError
 
 DATA = os.urandom(100_000)
+
+Copy = Callable[[int, int, int, int, Callable[[int], object]], int]
 
 
 @pytest.fixture
@@ -95,21 +98,29 @@ def test_after_a_signal_nothing_more_is_begun(error: type[BaseException]) -> Non
     assert made == ([] if error is KeyboardInterrupt else [0, 1, 2])
 
 
-@pytest.mark.parametrize("most", [None, 0, 1, 50_000, 99_999, 100_000, 200_000])
+@pytest.mark.parametrize("most", [0, 1, 50_000, 99_999, 100_000, 200_000])
 @pytest.mark.parametrize("piece", [1 << 24, 7_000])
+@pytest.mark.parametrize("copy", [copying.in_kernel, copying.by_hand])
 def test_no_more_is_copied_than_is_asked_for(
-    pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch, most: int | None, piece: int
+    pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch, copy: Copy, most: int, piece: int
 ) -> None:
     """To an offset, in pieces; the end of each is told."""
     monkeypatch.setattr(copying, "COPY", piece)
+    monkeypatch.setattr(copying, "READ", piece // 2)
     source, target = pair
     os.write(target, b"before")
     ends: list[int] = []
-    count = copying.in_kernel(source, target, 6, most, ends.append)
-    assert count == min(len(DATA), len(DATA) if most is None else most)
+    count = copy(source, target, 6, most, ends.append)
+    assert count == min(len(DATA), most)
     assert os.pread(target, 200_000, 0) == b"before" + DATA[:count]
-    assert ends == sorted(ends)
+    assert ends == sorted(set(ends))
     assert (ends[-1] if ends else 6) == 6 + count
+    assert len(ends) == -(-count // piece)
+
+
+def test_without_a_limit_all_is_copied(pair: tuple[int, int]) -> None:
+    assert copying.in_kernel(*pair, 0, None, lambda _: None) == len(DATA)
+    assert os.pread(pair[1], 200_000, 0) == DATA
 
 
 def test_what_is_read_behind_is_what_was_written(pair: tuple[int, int]) -> None:
