@@ -23,6 +23,7 @@ Land = Callable[[Sequence[Commit]], None]
 """Publishes a part of the content of an image that has much of it, before its names; ends the writers."""
 
 _NAMED_AT_MOST = 5  # digests in a message
+_NOTED_AT_MOST = 20  # digests in notes, a line each
 _SHOWN = 140  # characters of a foreign name in a message
 _PART = 512  # contents that are staged at once
 _LABELLED_MAX = (
@@ -174,7 +175,9 @@ def _check(found: _Survey, source: Source, excluded: frozenset[Digest]) -> None:
 
 def _notes(found: _Survey, source: Source, excluded: frozenset[Digest]) -> list[str]:
     absent = [digest for digest in found.absent if digest not in excluded]
-    notes = [f"{source.what}: {digest} is absent by choice" for digest in absent]
+    notes = [f"{source.what}: {digest} is absent by choice" for digest in absent[:_NOTED_AT_MOST]]
+    if len(absent) > _NOTED_AT_MOST:
+        notes.append(f"{source.what}: {len(absent) - _NOTED_AT_MOST} more are absent by choice")
     if excluded:
         notes.append(f"{source.what}: {len(excluded)} of its manifests are for other platforms and left out")
     return notes

@@ -4,8 +4,10 @@ a file for each would cost more time and memory than their bytes.
 
 from __future__ import annotations
 
+import io
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from imgtool.errors import from_oserror
 
@@ -22,9 +24,7 @@ class Spool:
     """Keeps bytes until it is closed. The file has no name, so nothing is left of it."""
 
     def __init__(self) -> None:
-        from tempfile import SpooledTemporaryFile
-
-        self._file = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  (closed by `close`)
+        self._file: IO[bytes] = io.BytesIO()
         self._end = 0
 
     def add(self, data: Buffer) -> int:
@@ -36,6 +36,8 @@ class Spool:
         view = memoryview(data).cast("B")
         assert not len(view) >> _SIZE_BITS
         try:
+            if isinstance(self._file, io.BytesIO) and self._end + len(view) > _IN_MEMORY:
+                self._file = _on_disk(self._file)
             self._file.seek(self._end)
             self._file.write(view)
         except OSError as error:
@@ -53,7 +55,18 @@ class Spool:
             raise from_oserror(error, "cannot read a temporary file") from error
 
     def close(self) -> None:
-        self._file.close()
+        # What is still to be written is not wanted, least of all on a full disk.
+        with suppress(OSError):
+            self._file.close()
+
+
+def _on_disk(memory: io.BytesIO) -> IO[bytes]:
+    """What is in memory, in a file."""
+    from tempfile import TemporaryFile
+
+    file = TemporaryFile()  # noqa: SIM115  (closed with the spool)
+    file.write(memory.getvalue())
+    return file
 
 
 class KeptReader:

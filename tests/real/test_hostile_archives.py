@@ -27,6 +27,7 @@ MIB = 1 << 20
 RSS = 300 * MIB
 SECONDS = 10
 LINE = 600  # characters of a message, most of which is a path and two digests
+LINES = 22
 PROCESSES = 2
 ALIVE = "the canary is alive"
 
@@ -168,6 +169,7 @@ def check_said(case: Case, said: str) -> None:
     assert "Traceback" not in said
     check_printable(said)
     lines = said.splitlines()
+    assert len(lines) <= LINES
     assert all(len(line) <= LINE for line in lines), said[:1000]
     assert case.says in said
     if case.code:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
 
+from imgtool.errors import ResourceExhausted
 from imgtool.ops.spool import KeptReader, Spool
 
 
@@ -21,6 +23,19 @@ def test_what_was_added_is_there_however_much_follows(
     assert spool.get(spool.add(b"later")) == b"later"
     assert list(tmp_path.iterdir()) == []
     spool.close()
+
+
+def test_a_full_disk_is_told_and_can_be_closed() -> None:
+    """The limit on a file's size fails a write as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    spool = Spool()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, before[1]))
+    try:
+        with pytest.raises(ResourceExhausted, match="temporary file"):
+            list(map(spool.add, [bytes(1 << 20)] * 8))
+        spool.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_reader_of_kept_bytes_knows_how_many_there_were() -> None:
