@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from . import hostile
 from .containerd import Containerd, running
 from .images import Layout, need, run
 from .process import WAIT, Imgtool, environment
@@ -323,6 +324,31 @@ def test_an_archive_that_breaks_off_leaves_nothing(busybox: Saved, work: Path, s
     assert b"cut off" in done.stderr
     assert store.objects() == {}
     store.check_collected()
+
+
+# The kernel counts what a process was before exec too, so the parent must be smaller than the child.
+SMALL_PARENT = """
+import os, sys
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+print(usage.ru_maxrss * 1024)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_as_many_members_as_are_read_take_little_memory(store: Imgtool, tmp_path: Path) -> None:
+    """Nobody needs them, but that is known only at the end."""
+    entry = [{"Config": "0/json", "RepoTags": ["many:1"], "Layers": ["1/json"]}]
+    with (tmp_path / "many.tar").open("wb") as file:
+        for number in range(99_999):
+            file.write(hostile.member(f"{number}/json", b'{"os":"linux","number":%d}' % number))
+        file.write(hostile.member("manifest.json", hostile.doc(entry)) + hostile.END)
+    argv = store.argv("ingest", "-q", f"docker-archive:{tmp_path / 'many.tar'}")
+    spawn = [sys.executable, "-I", "-S", "-c", SMALL_PARENT, *argv]
+    done = subprocess.run(spawn, capture_output=True, timeout=WAIT, env=environment())
+    assert done.returncode == 0, done.stderr.decode()
+    assert int(done.stdout.split()[-1]) <= 64 << 20
+    assert list(store.targets()) == ["docker.io/library/many:1"]
 
 
 def test_the_streams_of_a_pipeline_are_read_to_their_end(busybox: Saved, work: Path, store: Imgtool) -> None:
