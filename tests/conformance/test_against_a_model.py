@@ -124,7 +124,7 @@ class Machine(RuleBasedStateMachine):
             (outcome,) = self.store.publish(ns, [Commit(writer, labels=labels)], [put]).images
         self.content[ns, data] = said({**self.content.get((ns, data), {}), **labels})
         old = self.images.get((ns, name))
-        if old is None or (replace and old.target.digest != Digest.of(data)):
+        if old is None or (replace and old.target != put.image.target):
             assert isinstance(outcome, Image)
             assert timeless(outcome) == timeless(put.image)
             self.images[ns, name] = outcome
