@@ -17,10 +17,10 @@ from imgtool.oci.descriptor import to_dict
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
     from imgtool.digest import Digest
-    from imgtool.oci.graph import Graph
 
 
 _WHOLE = view.IMAGES.also("size", "platforms", "absent", "missing", "tree")
+_UNFOLDED_MAX = 16 * 2**20  # bytes of documents that a tree shows
 
 
 def show(c: Context, names: Sequence[str], *, zero: bool) -> None:
@@ -46,7 +46,8 @@ def inspect(c: Context, word: str) -> Row:
 
     `size`: the bytes that are there, each content once; `platforms`; `absent`: digests that are not
     there by choice; `missing`: digests that are not there and should be; `tree`: the target, and in
-    `children` what it refers to, each document unfolded where it stands first.
+    `children` what it refers to, each document unfolded where it stands first, until they have
+    16 MiB together: those behind are only named, with `cut`.
 
     What is damaged or malformed is reported, and the rest told.
 
@@ -57,7 +58,7 @@ def inspect(c: Context, word: str) -> Row:
     content = c.store().content(c.namespace)
     damaged: dict[Digest, DataLoss] = {}
 
-    def look(image: Image) -> graph.Graph:
+    def look(image: Image) -> tuple[graph.Extent, _Tree]:
         damaged.clear()
 
         @cache
@@ -71,14 +72,18 @@ def inspect(c: Context, word: str) -> Row:
                 return False
             return True
 
-        return graph.collect(content, [image.target], present)
+        extent, tree = graph.Extent(), _Tree(image.target)
+        for node in graph.walk(content, [image.target], present):
+            extent.add(node)
+            tree.add(node)
+        return extent, tree
 
     image = _image(c, word)
-    found, size, platforms = graph.Graph(()), None, list[str]()
+    extent, tree, size, platforms = graph.Extent(), _Tree(image.target), None, list[str]()
     wrong: ImgtoolError | None = None
     try:
-        image, found = view.steady(image, lambda: _image(c, word), look)
-        size = found.size()
+        image, (extent, tree) = view.steady(image, lambda: _image(c, word), look)
+        size = extent.size
         platforms = [] if damaged else graph.image_platforms(content, image.target)
     except (InvalidArgument, DataLoss) as error:
         wrong = error
@@ -88,15 +93,19 @@ def inspect(c: Context, word: str) -> Row:
         c.failures.warn(f"'{word}': {wrong.message}")
     elif wrong is not None:
         c.failures.add(wrong)
-    missing = found.missing()
+    missing = extent.missing()
     if not damaged.keys() >= set(missing):
         c.failures.warn(f"'{word}' is incomplete: {', '.join(missing)} missing")
+    if tree.is_cut:
+        c.failures.warn(
+            f"the tree of '{word}' is cut: it has more than {_UNFOLDED_MAX >> 20} MiB of documents"
+        )
     return view.row(c.namespace, image) | {
         "size": size,
         "platforms": platforms,
-        "absent": found.absent(),
+        "absent": extent.absent(),
         "missing": missing,
-        "tree": _tree(image.target, found),
+        "tree": tree.finished(extent),
     }
 
 
@@ -109,25 +118,46 @@ def _image(c: Context, word: str) -> Image:
     return Image(word, target, labels=info.labels, created=info.created, updated=info.updated)
 
 
-def _tree(target: Descriptor, found: Graph) -> dict[str, Any]:
-    documents = {node.descriptor.digest: node.manifest for node in found.nodes if node.manifest}
-    gone = {**dict.fromkeys(found.absent(), "by choice"), **dict.fromkeys(found.missing(), "missing")}
+class _Tree:
+    """The descriptors that a walk meets, each under the document that lists it."""
 
-    def branch(d: Descriptor) -> dict[str, Any]:
-        return to_dict(d) | ({"absent": gone[d.digest]} if d.digest in gone else {})
+    def __init__(self, target: Descriptor) -> None:
+        self._root = to_dict(target)
+        self._folded = {target.digest: self._root}
+        self._bytes = 0
 
-    tree = branch(target)
-    todo = [(target.digest, tree)]
-    while todo:
-        digest, here = todo.pop()
-        manifest = documents.pop(digest, None)
-        if manifest is None:
-            continue
+    @property
+    def is_cut(self) -> bool:
+        """Whether it has more documents than it shows."""
+        return self._bytes > _UNFOLDED_MAX
+
+    def add(self, node: graph.Node) -> None:
+        """Unfold the document of `node`, if it is one. Nodes come in the order of the walk."""
+        manifest = node.manifest
+        here = self._folded.pop(node.descriptor.digest, None) if manifest else None
+        if manifest is None or here is None:
+            return
+        self._bytes += node.descriptor.size
+        if self.is_cut:
+            here["cut"] = True
+            return
         if manifest.artifact_type:
             here["artifactType"] = manifest.artifact_type
         if manifest.subject:
             here["subject"] = to_dict(manifest.subject)
-        children = [(child.digest, branch(child)) for child in manifest.children()]
-        here["children"] = [child for _, child in children]
-        todo += reversed(children)
-    return tree
+        children = [(child.digest, to_dict(child)) for child in manifest.children()]
+        here["children"] = [branch for _, branch in children]
+        # Of all places of a digest the walk comes next to the one met last; of siblings, to the first.
+        self._folded.update(reversed(children))
+
+    def finished(self, extent: graph.Extent) -> dict[str, Any]:
+        """The tree, with what is `absent` marked."""
+        gone = dict.fromkeys(map(str, extent.absent()), "by choice")
+        gone |= dict.fromkeys(map(str, extent.missing()), "missing")
+        todo = [self._root] if gone else []
+        while todo:
+            branch = todo.pop()
+            if branch["digest"] in gone:
+                branch["absent"] = gone[branch["digest"]]
+            todo += branch.get("children", ())
+        return self._root

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from imgtool.cli.context import Context
     from imgtool.digest import Digest
     from imgtool.model import Image
+    from imgtool.oci.manifest import Manifest
     from imgtool.stores import ContentStore
 
 _LOOKED_UP = ("size", "platforms")
+_KEPT_MAX = 2**20  # bytes of documents that are kept so as not to be read twice
 
 
 def show(
@@ -149,8 +151,15 @@ class _Looker:
         from imgtool.oci import graph
 
         try:
-            reached = graph.collect(self._content, [image.target], self._is_whole)
-            return reached.size(), graph.image_platforms(self._content, image.target, reached.manifests())
+            extent = graph.Extent()
+            opened: dict[tuple[Digest, str], Manifest] = {}
+            kept = 0
+            for node in graph.walk(self._content, [image.target], self._is_whole):
+                extent.add(node)
+                if node.manifest and kept <= _KEPT_MAX:
+                    kept += node.descriptor.size
+                    opened[node.descriptor.digest, node.descriptor.media_type] = node.manifest
+            return extent.size, graph.image_platforms(self._content, image.target, opened)
         except (NotFound, DataLoss):
             self._whole.clear()  # others have removed content since it was seen
             raise

@@ -41,48 +41,37 @@ class Node(NamedTuple):
     manifest: Manifest | None = None
 
 
-class Graph(NamedTuple):
-    """All that some roots reach, in the order of the documents, parents before children."""
+class Extent:
+    """What a walk tells as a whole. It keeps no document, of which a graph may have gigabytes.
 
-    nodes: tuple[Node, ...]
+    `size`: the bytes of what is present, each content once.
+    """
+
+    def __init__(self, nodes: Iterable[Node] = ()) -> None:
+        self.size = 0
+        self._present: set[bytes] = set()
+        self._absent: dict[Digest, bool] = {}
+        for node in nodes:
+            self.add(node)
+
+    def add(self, node: Node) -> None:
+        """Count `node` in."""
+        d = node.descriptor
+        if not node.present:
+            self._absent[d.digest] = node.optional and self._absent.get(d.digest, True)
+        elif (place := _packed(d.digest)) not in self._present:
+            self._present.add(place)
+            self.size += d.size
 
     def missing(self) -> list[Digest]:
         """What is absent and must not be, each once: the graph is incomplete."""
-        return _digests(n for n in self.nodes if not (n.present or n.optional))
+        return [digest for digest, by_choice in self._absent.items() if not by_choice]
 
     def absent(self) -> list[Digest]:
         """What is absent by choice, each once: manifests of an index that are not there at all, and
         layers that have urls or may not be passed on.
         """
-        missing = set(self.missing())
-        return [d for d in _digests(n for n in self.nodes if not n.present) if d not in missing]
-
-    def manifests(self) -> Opened:
-        """The documents that have children, as far as they are present."""
-        return {(n.descriptor.digest, n.descriptor.media_type): n.manifest for n in self.nodes if n.manifest}
-
-    def size(self) -> int:
-        """The bytes of what is present, each content once."""
-        return sum({n.descriptor.digest: n.descriptor.size for n in self.nodes if n.present}.values())
-
-    def referrers(self) -> dict[Digest, list[Descriptor]]:
-        """The documents about a subject, by the subject's digest."""
-        found: dict[Digest, list[Descriptor]] = {}
-        for n in self.nodes:
-            if n.manifest and n.manifest.subject:
-                found.setdefault(n.manifest.subject.digest, []).append(n.descriptor)
-        return found
-
-
-def collect(
-    provider: Provider,
-    roots: Iterable[Descriptor],
-    present: Present,
-    *,
-    wrong: type[ImgtoolError] = DataLoss,
-) -> Graph:
-    """All nodes of `walk`, with its arguments and errors."""
-    return Graph(tuple(walk(provider, roots, present, wrong=wrong)))
+        return [digest for digest, by_choice in self._absent.items() if by_choice]
 
 
 def walk(
@@ -232,7 +221,3 @@ def _read(provider: Provider, target: Descriptor, wrong: type[ImgtoolError]) -> 
 def _packed(digest: Digest) -> bytes:
     """`digest` in less than half of its memory."""
     return digest.algorithm.encode() + bytes.fromhex(digest.encoded)
-
-
-def _digests(nodes: Iterable[Node]) -> list[Digest]:
-    return list(dict.fromkeys(n.descriptor.digest for n in nodes))

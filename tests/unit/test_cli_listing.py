@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import pytest
 from imgtool.disk import DiskStore, open_store
 from imgtool.model import replace
 from imgtool.oci import blob
+from imgtool.oci.descriptor import to_dict
 from tests.fixture_runner import ROOT, Result, run_here
+
+from .layout_world import Made
 
 Deed = Callable[[DiskStore], None]
 
@@ -132,3 +136,22 @@ def test_manifests_are_read_only_for_what_is_shown(here: Path) -> None:
         assert run_here(["list", *words], here, b"").code == 0
     for words in ([], ["--format", "{platforms}"], ["-q", "--sort", "size"], ["--limit", "1"]):
         assert run_here(["list", *words], here, b"").code == 6
+
+
+@pytest.mark.parametrize("command", ["list", "inspect"])
+def test_many_large_manifests_take_the_memory_of_one(command: str, tmp_path: Path) -> None:
+    """Annotations have no limit but that of a document, and anybody can write an index of a hundred."""
+    made = Made(tmp_path / "layout")
+    parts = [made.image(made.config(number=n), annotations={"a": "x" * (3 << 20)}) for n in range(24)]
+    (tmp_path / "layout/index.json").write_text(
+        json.dumps({"schemaVersion": 2, "manifests": [to_dict(made.index(*parts))]})
+    )
+    assert run_here(["ingest", "oci:layout", "-t", "app"], tmp_path, b"").code == 0
+    tracemalloc.start()
+    try:
+        done = run_here([command, *(["app"] if command == "inspect" else [])], tmp_path, b"")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert done.code == 0, done.stderr
+    assert peak < 40 << 20

@@ -58,19 +58,19 @@ def test_a_layout_is_judged_by_its_verdict(entry: dict[str, Any], tmp_path: Path
         with Layout(path) as layout:
             names = [{"digest": r.descriptor.digest, "name": r.name} for r in layout.roots]
             assert names == entry["expected_images"]
-            found = graph.collect(
-                layout, [r.descriptor for r in layout.roots], layout.has, wrong=FailedPrecondition
+            found = list(
+                graph.walk(layout, [r.descriptor for r in layout.roots], layout.has, wrong=FailedPrecondition)
             )
-            for node in found.nodes:
+            for node in found:
                 if layout.has(node.descriptor.digest):
                     check(layout, node.descriptor)
     except ImgtoolError:
         assert entry["verdict"] in ("reject", "either")
         return
-    assert {n.descriptor.digest for n in found.nodes} == reachable
-    assert set(found.missing()) == missing
+    assert {n.descriptor.digest for n in found} == reachable
+    assert set(graph.Extent(found).missing()) == missing
     expected = {"accept": (True, False), "incomplete": (True, True), "empty": (False, False)}
-    assert (bool(found.nodes), bool(missing)) == expected[entry["verdict"]]
+    assert (bool(found), bool(missing)) == expected[entry["verdict"]]
 
 
 @pytest.mark.parametrize("entry", params("registry-storage"))
