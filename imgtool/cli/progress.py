@@ -18,19 +18,17 @@ _EVERY = {"auto": 0.2, "plain": 5.0}
 
 
 class Progress:
-    """`with Progress(c, "ingesting", total) as p: … p.add(n)`.
+    """`with Progress(c, "ingesting") as p: … p.add(n)`.
 
     `--progress auto` rewrites one line when stderr is a terminal and is silent elsewhere; `plain`
     writes a line every five seconds anywhere; `none`, `-q` and `--format json` are silent.
 
     Args:
         doing: what is being done.
-        total: bytes to come; 0 if not known.
     """
 
-    def __init__(self, c: Context, doing: str, total: int = 0) -> None:
+    def __init__(self, c: Context, doing: str) -> None:
         self._doing = doing
-        self._total = total
         self._done = 0
         how = "none" if c.quiet or c.json or sys.stderr is None else c.progress
         self._how = "none" if how == "auto" and not sys.stderr.isatty() else how
@@ -42,8 +40,7 @@ class Progress:
         self._done += n
         if self._how != "none" and time.monotonic() >= self._next:
             self._next = time.monotonic() + _EVERY[self._how]
-            total = f" of {size_text(self._total)}" if self._total else ""
-            self._write(f"{self._doing}: {size_text(self._done)}{total}")
+            self._write(f"{self._doing}: {size_text(self._done)}")
 
     def __enter__(self) -> Self:
         return self

@@ -204,15 +204,15 @@ class ArchiveBundle:
                 raise self._twice(name)
         else:
             self._hold(name, member.size, reader)
-            self._progress(member.size)
 
     def _hold(self, name: str, size: int, reader: TarReader) -> None:
         stated, algorithm = _stated(name)
         new: Writer | int
         if size <= _SMALL:
             new = self._spool.add(reader.read(_SMALL))
+            self._progress(size)
         else:
-            new = self._stage(reader.chunks(), algorithm)
+            new = self._stage(map(self._told, reader.chunks()), algorithm)
         key = _key(name)
         old = self._held.setdefault(key, new)
         if old is new or old is None:
@@ -225,6 +225,10 @@ class ArchiveBundle:
             dropped.close()
         if digests[0] != digests[1] and stated is None:
             raise self._twice(name)
+
+    def _told(self, chunk: memoryview) -> memoryview:
+        self._progress(len(chunk))
+        return chunk
 
     def _stage(self, data: Iterable[bytes | memoryview], algorithm: str) -> Writer:
         writer = self._content.stage(algorithm=algorithm)

@@ -15,7 +15,7 @@ from imgtool.oci.strictjson import LIMIT
 from imgtool.ops import sources
 from imgtool.ops.hold import lease_for
 from imgtool.ops.sources import Source
-from imgtool.ops.staging import Staged, Wanted
+from imgtool.ops.staging import Staged, Wanted, copy
 from imgtool.stores import Commit, Ingester, Writer
 
 HEAD = 1 << 20  # bytes that tell what a source is: a bzip2 block has to fit
@@ -90,8 +90,9 @@ def stage_bytes(content: Ingester, here: Opened, wanted: Wanted, progress: Calla
         writer.replay()
     try:
         size = writer.write(here.head)
+        progress(size)
         if limit is None or size <= limit:
-            size += writer.copy_from(here.fd, None if limit is None else limit - size)
+            size += copy(writer, here.fd, progress, None if limit is None else limit - size)
         if limit not in (None, size):
             found = f"{size} bytes" if size < (limit or 0) else "more bytes"
             raise FailedPrecondition(f"{what} has {found}, expected {limit}")
@@ -99,7 +100,6 @@ def stage_bytes(content: Ingester, here: Opened, wanted: Wanted, progress: Calla
         if expected not in (None, digest):
             raise FailedPrecondition(f"{what} is {digest}, expected {expected}")
         writer.finish()
-        progress(size)
         return Commit(writer, size=size, expected=digest)
     except BaseException:
         writer.close()

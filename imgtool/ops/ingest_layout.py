@@ -11,7 +11,7 @@ from imgtool.oci import descriptor
 from imgtool.oci.layout import Layout
 from imgtool.ops.ingest_images import Land, stage_images
 from imgtool.ops.sources import Source
-from imgtool.ops.staging import Staged, Wanted
+from imgtool.ops.staging import Staged, Wanted, copy
 from imgtool.stores import Ingester, Writer
 
 
@@ -42,7 +42,7 @@ class LayoutBundle(Layout):
         try:
             inline = descriptor.inline(wanted)
             if inline is not None:
-                writer.write(inline)
+                self._progress(writer.write(inline))
             else:
                 self._copy(wanted, writer)
             found = writer.digest()
@@ -55,12 +55,11 @@ class LayoutBundle(Layout):
         except BaseException:
             writer.close()
             raise
-        self._progress(wanted.size)
         return writer
 
     def _copy(self, wanted: Descriptor, writer: Writer) -> None:
         fd = self.open_blob(wanted.digest, wanted.size)
         try:
-            writer.copy_from(fd, wanted.size)
+            copy(writer, fd, self._progress, wanted.size)
         finally:
             os.close(fd)

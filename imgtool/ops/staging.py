@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imgtool.digest import BLAKE3, Digest
 from imgtool.model import Image, Lease, Platform
 from imgtool.oci.media import OCTETS
-from imgtool.stores import Commit
+from imgtool.stores import Commit, Writer
+
+_TOLD = 256 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -51,3 +53,15 @@ class Staged:
     def close(self) -> None:
         for commit in self.commits:
             commit.writer.close()
+
+
+def copy(writer: Writer, fd: int, progress: Callable[[int], None], limit: int | None = None) -> int:
+    """`Writer.copy_from`, which tells every 256 MiB how many bytes have come."""
+    size = 0
+    while True:
+        portion = _TOLD - 1 if limit is None else min(_TOLD - 1, limit - size)
+        count = writer.copy_from(fd, portion)
+        progress(count)
+        size += count
+        if count <= portion or (limit is not None and size > limit):
+            return size

@@ -155,3 +155,4 @@ def test_many_large_manifests_take_the_memory_of_one(command: str, tmp_path: Pat
         tracemalloc.stop()
     assert done.code == 0, done.stderr
     assert peak < 40 << 20
+    assert (b"the tree of 'app' is cut" in done.stderr) is (command == "inspect")

@@ -7,7 +7,7 @@ import json
 import os
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ def store(tmp_path: Path) -> Iterator[DiskStore]:
         yield opened
 
 
-def ingest(store: DiskStore, path: Path, **wanted: Any) -> tuple[list[str], list[ImgtoolError]]:
+def ingest(
+    store: DiskStore, path: Path, progress: Callable[[int], None] = lambda _: None, **wanted: Any
+) -> tuple[list[str], list[ImgtoolError]]:
     """The names that come of it, and the failures."""
     failures: list[ImgtoolError] = []
     run = Ingest(
@@ -41,7 +43,7 @@ def ingest(store: DiskStore, path: Path, **wanted: Any) -> tuple[list[str], list
         Wanted(**wanted),
         on_error=failures.append,
         say=lambda _: None,
-        progress=lambda _: None,
+        progress=progress,
     )
     return [row.name for row in run.run([sources.parse(str(path))])], failures
 
@@ -104,3 +106,24 @@ def test_if_absent_ingests_what_is_deleted_meanwhile(
     monkeypatch.setattr(store, "publish", then_delete)
     assert ingest(store, tmp_path / "a", if_absent=True) == (["a"], [])
     assert images.get("a").target.size == 3
+
+
+def test_who_watches_a_large_file_sees_it_grow(store: DiskStore, tmp_path: Path) -> None:
+    """Silence until the end looks like a hang."""
+    size, told = 300 << 20, list[int]()
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(size)
+    for options in ({}, {"expected_size": size}):
+        told.clear()
+        assert ingest(store, tmp_path / "large", told.append, **options) == (["large"], [])
+        assert sum(told) == size
+        assert max(told) <= 256 << 20
+
+
+def test_who_watches_an_archive_sees_each_piece_once(store: DiskStore, tmp_path: Path) -> None:
+    """A layer of gigabytes is one member."""
+    (tmp_path / "app.tar").write_bytes(archive(3))
+    told: list[int] = []
+    assert ingest(store, tmp_path / "app.tar", told.append) == (["app"], [])
+    with tarfile.open(tmp_path / "app.tar") as tar:
+        assert sum(told) == sum(member.size for member in tar if member.name.startswith("blobs/"))
