@@ -36,7 +36,7 @@ from imgtool.model import (
     replace,
     without_empty,
 )
-from imgtool.names import check_labels, check_name, check_namespace, check_ref
+from imgtool.names import EXPIRE, check_labels, check_name, check_namespace, check_ref, check_resource
 from imgtool.stores import (
     Commit,
     ContentStore,
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONTENT = "content"
+IMAGES = "images"
 INGESTS = "ingests"
 
 
@@ -129,6 +130,7 @@ class MemoryStore:
         puts: Sequence[Put] = (),
         *,
         hold: Lease | None = None,
+        lease: str | None = None,
     ) -> Published:
         check_namespace(namespace)
         writers = [cast("_Writer", commit.writer) for commit in commits]
@@ -137,13 +139,22 @@ class MemoryStore:
             check_labels(commit.labels)
         if hold is not None:
             hold = _check_lease(hold)
+        if lease is not None and (hold is None or hold.id != lease):
+            self.leases(namespace).get(lease)
         content = [
             self._commit(namespace, writer, digest, commit.labels)
             for writer, digest, commit in zip(writers, digests, commits, strict=True)
         ]
         if hold is not None:
             self._hold(namespace, hold)
-        return Published(content, [self._put(namespace, put) for put in puts])
+        outcomes = [self._put(namespace, put) for put in puts]
+        if lease is not None:
+            named = [put for put, image in zip(puts, outcomes, strict=True) if isinstance(image, Image)]
+            needed = {digest for put in named for digest in put.needs}
+            leases = self.leases(namespace)
+            leases.add(lease, CONTENT, *digests, *sorted(needed))
+            leases.add(lease, IMAGES, *(put.image.name for put in named if EXPIRE in put.image.labels))
+        return Published(content, outcomes)
 
     def _commit(
         self, namespace: str, writer: _Writer, digest: Digest, labels: Mapping[str, str]
@@ -159,10 +170,10 @@ class MemoryStore:
 
     def _hold(self, namespace: str, lease: Lease) -> None:
         leases = self.appear(namespace).leases
-        old = leases.setdefault(lease.id, replace(lease, created=clock.now()))
-        leases[lease.id] = replace(old, labels=lease.labels)
-        for type, resources in lease.resources.items():
-            self.leases(namespace).add(lease.id, type, *resources)
+        old = leases.get(lease.id) or replace(lease, resources={}, created=clock.now())
+        held = {type: (*old.resources.get(type, ()), *ids) for type, ids in lease.resources.items()}
+        resources = {**old.resources, **held}
+        leases[lease.id] = _check_lease(replace(old, labels=lease.labels, resources=resources))
 
     def _put(self, namespace: str, put: Put) -> Image | ImgtoolError:
         images, there = self.images(namespace), self.space(namespace).images.get(put.image.name)
@@ -506,9 +517,13 @@ class _Leases(_Bound):
     def delete(self, id: str) -> None:
         del self._space.leases[self.get(id).id]
 
-    def add(self, id: str, type: str, *resources: str) -> None:
+    def add(self, id: str, type: str, *resources: str, needs: Iterable[Digest] = ()) -> None:
         held = self.get(id).resources
-        self._hold(id, type, (*held.get(type, ()), *resources))
+        checked = [check_resource(type, resource) for resource in resources]
+        for digest in needs:
+            if digest not in self._space.content:
+                raise NotFound(f"content {digest} not found")
+        self._hold(id, type, (*held.get(type, ()), *checked))
 
     def remove(self, id: str, type: str, *resources: str) -> None:
         held = self.get(id).resources

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from imgtool.errors import InvalidArgument
 
 DEFAULT_NAMESPACE = "default"
+EXPIRE = "containerd.io/gc.expire"
+"""The label of a lease or an image that tells, in RFC 3339, from when on gc may remove it."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", re.ASCII)
 _IDENTIFIER_MAX = 76
@@ -56,6 +58,30 @@ def check_ref(ref: object) -> str:
         InvalidArgument: it cannot.
     """
     return _check_text(ref, "ref", _REF_MAX)
+
+
+def check_resource(type: str, id: str) -> str:
+    """`id` if a lease can hold such a thing: `content` by its digest, `ingests` by their refs, `images` by
+    their names, `snapshots/SNAPSHOTTER` by their keys. Nothing need be there.
+
+    Raises:
+        InvalidArgument: it cannot.
+    """
+    kind, slash, snapshotter = check_name(type, "resource type").partition("/")
+    if kind == "snapshots":
+        known = bool(snapshotter) and "/" not in snapshotter
+    else:
+        known = kind in ("content", "ingests", "images") and not slash
+    if not known:
+        raise InvalidArgument(
+            f"a lease holds nothing of type '{type[:80]}'",
+            hint="types are content, ingests, images and snapshots/SNAPSHOTTER",
+        )
+    if type == "content":
+        from imgtool.digest import Digest
+
+        return Digest.parse(id)
+    return check_name(id, "lease resource")
 
 
 def check_labels(labels: Mapping[str, str]) -> None:

@@ -315,8 +315,8 @@ class ImageStore(Protocol):
 
 
 class LeaseStore(Protocol):
-    """The leases of one namespace. A lease holds resources, by type (`content`, `ingests`) and id,
-    until it is deleted or the time in its label `containerd.io/gc.expire` has passed.
+    """The leases of one namespace. A lease holds resources, by type and id, until it is deleted or the
+    time in its label `containerd.io/gc.expire` has passed. Types are those of `names.check_resource`.
     """
 
     def get(self, id: str) -> Lease:
@@ -342,16 +342,22 @@ class LeaseStore(Protocol):
         """
 
     def delete(self, id: str) -> None:
-        """
+        """Let go of all that the lease holds. Works also where its record cannot be read.
+
         Raises:
             NotFound: no such lease.
         """
 
-    def add(self, id: str, type: str, *resources: str) -> None:
+    def add(self, id: str, type: str, *resources: str, needs: Iterable[Digest] = ()) -> None:
         """Hold `resources`; those it holds already stay. They need not exist.
 
+        Args:
+            needs: digests that must be recorded here and whole in the moment from which they are held.
+
         Raises:
-            NotFound: no such lease.
+            NotFound: no such lease, or one of `needs` is not there.
+            DataLoss: one of `needs` is recorded, and its object is missing or of another size.
+            InvalidArgument: no lease holds resources of that type, or content is no digest.
         """
 
     def remove(self, id: str, type: str, *resources: str) -> None:
@@ -462,7 +468,7 @@ class Litter(NamedTuple):
 
 
 class Garbage(NamedTuple):
-    """What a gc removes. Content records and leases are by namespace."""
+    """What a gc removes. Content records, leases and images are by namespace."""
 
     content: Mapping[
         str, Sequence[Digest]
@@ -491,9 +497,10 @@ class Store(Protocol):
         puts: Sequence[Put] = (),
         *,
         hold: Lease | None = None,
+        lease: str | None = None,
     ) -> Published:
         """Publish many things in one step, in which no gc can come between them: first all content,
-        then `hold`, then the images. Syncs are shared, so that thousands of files cost little more
+        then the leases, then the images. Syncs are shared, so that thousands of files cost little more
         than one. A crash leaves a prefix of that order; content without a name is gc's.
 
         Args:
@@ -502,9 +509,13 @@ class Store(Protocol):
             puts: images, each for itself: one that fails does not stop the others.
             hold: a lease to create, or to renew if its id is there: the labels are replaced, the
                 resources added.
+            lease: a lease that is there, which then holds all content of `commits`, and of the puts
+                that succeed what they need; and as in containerd the image, where that has the label
+                `containerd.io/gc.expire`.
 
         Raises:
             FailedPrecondition: the length or digest of a commit differs; nothing was published.
+            NotFound: there is no such lease; nothing was published.
         """
 
     def objects(self) -> Iterator[tuple[Digest, int]]:

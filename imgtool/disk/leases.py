@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from imgtool import clock
+from imgtool.digest import Digest
 from imgtool.disk.engine import LEASE, Edit, Engine
+from imgtool.disk.images import require
 from imgtool.disk.publish import holding, letting_go
-from imgtool.errors import AlreadyExists, NotFound
+from imgtool.errors import AlreadyExists, DataLoss, NotFound
 from imgtool.fieldpaths import merge_labels
 from imgtool.model import Lease, replace, without_empty
-from imgtool.names import check_name
+from imgtool.names import check_name, check_resource
 from imgtool.stores import OnError
 
 
@@ -52,20 +55,35 @@ class DiskLeases:
         return self._changed(lease.id, change)
 
     def delete(self, id: str) -> None:
-        self.get(id)
+        self._expect(id)
 
         def change(old: Lease | None) -> None:
             if old is None:
-                raise NotFound(f"lease '{id}' not found")
+                self._expect(id)
 
-        self._engine.change(self._ns, Edit(LEASE, id, change))
+        self._engine.change(self._ns, Edit(LEASE, id, change, heals=True))
 
-    def add(self, id: str, type: str, *resources: str) -> None:
-        check_name(type, "resource type")
-        self._changed(id, holding(id, type, resources))
+    def add(self, id: str, type: str, *resources: str, needs: Iterable[Digest] = ()) -> None:
+        hold = holding(id, type, [check_resource(type, resource) for resource in resources])
+        needed = tuple(needs)
+
+        def change(old: Lease | None) -> Lease:
+            lease = hold(old)
+            require(self._engine, self._ns, needed)
+            return lease
+
+        self._changed(id, change)
 
     def remove(self, id: str, type: str, *resources: str) -> None:
         self._changed(id, letting_go(id, type, resources))
+
+    def _expect(self, id: str) -> None:
+        """
+        Raises:
+            NotFound: there is no record, not even one that cannot be read.
+        """
+        with suppress(DataLoss):
+            self.get(id)
 
     def _changed(self, id: str, change: Callable[[Lease | None], Lease]) -> Lease:
         lease = self._engine.change(self._ns, Edit(LEASE, _check_id(id), change))

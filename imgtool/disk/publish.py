@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from imgtool.disk.engine import CONTENT, LEASE, Edit, Engine
 from imgtool.disk.writer import FileWriter
 from imgtool.errors import ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import ContentInfo, Image, Lease, replace, without_empty
-from imgtool.names import check_labels, check_name
+from imgtool.names import EXPIRE, check_labels, check_name
 from imgtool.stores import Commit, Published, Put
 
 
@@ -30,6 +30,7 @@ def publish(
     commits: Sequence[Commit],
     puts: Sequence[Put] = (),
     hold: Lease | None = None,
+    lease: str | None = None,
     *,
     keep: bool = False,
 ) -> Outcome:
@@ -70,11 +71,14 @@ def publish(
         edits.append(Edit(LEASE, check_name(hold.id, "lease id"), _renewing(hold)))
     first_put = len(edits)
     failed: dict[int, ImgtoolError] = {}
+    named: list[Put] = []
     for i, put in enumerate(puts):
         try:
-            edits.append(images.put(engine, ns, put, frozenset(digests)))
+            edits.append(_noting(put, images.put(engine, ns, put, frozenset(digests)), named))
         except ImgtoolError as error:
             failed[i] = error
+    if lease is not None:
+        edits.append(Edit(LEASE, check_name(lease, "lease id"), _keeping(lease, digests, named)))
     outcomes = engine.apply(
         ns, edits, [(writer.path, digest) for writer, digest in zip(writers, digests, strict=True)]
     )
@@ -95,9 +99,9 @@ def holding(id: str, kind: str, resources: Sequence[str]) -> Callable[[Lease | N
 
     def change(old: Lease | None) -> Lease:
         lease = _there(old, id)
-        held = lease.resources.get(kind, ())
-        fresh = tuple(dict.fromkeys(r for r in resources if r not in held))
-        return replace(lease, resources={**lease.resources, kind: held + fresh}) if fresh else lease
+        held = dict.fromkeys(lease.resources.get(kind, ()))
+        then = held | dict.fromkeys(resources)
+        return replace(lease, resources={**lease.resources, kind: tuple(then)}) if then != held else lease
 
     return change
 
@@ -119,6 +123,28 @@ def landing(id: str, ref: str, digest: Digest) -> Callable[[Lease | None], Lease
 
     def change(old: Lease | None) -> Lease:
         return letting_go(id, "ingests", (ref,))(holding(id, "content", (digest,))(old))
+
+    return change
+
+
+def _noting(put: Put, edit: Edit[Image], named: list[Put]) -> Edit[Image]:
+    """`edit`, which publishes `put`, and adds it to `named` where it succeeds."""
+
+    def change(old: Image | None) -> Image | None:
+        new = edit.change(old)
+        named.append(put)
+        return new
+
+    return edit._replace(change=change)
+
+
+def _keeping(id: str, digests: Iterable[Digest], named: Iterable[Put]) -> Callable[[Lease | None], Lease]:
+    """The change that makes a lease hold what was published; made when `named` is complete."""
+
+    def change(old: Lease | None) -> Lease:
+        needed = sorted({digest for put in named for digest in put.needs})
+        lease = holding(id, "content", [*digests, *needed])(old)
+        return holding(id, "images", [put.image.name for put in named if EXPIRE in put.image.labels])(lease)
 
     return change
 

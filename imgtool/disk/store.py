@@ -59,10 +59,11 @@ class DiskStore:
         puts: Sequence[Put] = (),
         *,
         hold: Lease | None = None,
+        lease: str | None = None,
     ) -> Published:
         from imgtool.disk.publish import publish
 
-        return publish(self.engine, check_namespace(namespace), commits, puts, hold).published
+        return publish(self.engine, check_namespace(namespace), commits, puts, hold, lease).published
 
     def objects(self) -> Iterator[tuple[Digest, int]]:
         from imgtool.disk import sweep

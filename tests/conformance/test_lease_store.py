@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, InvalidArgument, NotFound
 from imgtool.model import Lease
 from imgtool.stores import LeaseStore, Store
 
-from .things import ABSENT, NS, OTHER, each_raises, each_way_to_be_no_name, ticking, unchanged
+from .things import ABSENT, NS, OTHER, add, each_raises, each_way_to_be_no_name, ticking, unchanged
 
 
 def held(lease: Lease) -> dict[str, set[str]]:
@@ -120,31 +121,79 @@ def test_update_by_any_other_path_is_refused(store: Store, leases: LeaseStore) -
 
 def test_resources_are_added_and_let_go_one_by_one(leases: LeaseStore) -> None:
     """They need not exist; adding again and letting go of what is not held change nothing."""
+    a, b, c = (Digest.of(data) for data in (b"a", b"b", b"c"))
     leases.create(Lease("l", {"k": "v"}))
-    leases.add("l", "content", "a", "b")
-    leases.add("l", "content", "b", "c", "c")
+    leases.add("l", "content", a, b)
+    leases.add("l", "content", b, c, c)
+    leases.add("l", "content")
     leases.add("l", "ingests", "a")
+    leases.add("l", "images", "a")
     leases.add("l", "snapshots/overlayfs", "s")
     assert held(leases.get("l")) == {
-        "content": {"a", "b", "c"},
+        "content": {a, b, c},
         "ingests": {"a"},
+        "images": {"a"},
         "snapshots/overlayfs": {"s"},
     }
-    leases.remove("l", "content", "a", "none")
+    leases.remove("l", "content", a, "none")
     leases.remove("l", "none", "a")
+    leases.remove("l", "images", "a")
     leases.remove("l", "snapshots/overlayfs", "s")
-    assert held(leases.get("l")) == {"content": {"b", "c"}, "ingests": {"a"}}
+    assert held(leases.get("l")) == {"content": {b, c}, "ingests": {"a"}}
     assert leases.get("l").labels == {"k": "v"}
+
+
+@pytest.mark.parametrize(
+    ("type", "id"),
+    [
+        ("content", "a"),
+        ("content", ABSENT[:-1]),
+        ("content", "\udcff"),
+        ("ingests", ""),
+        ("ingests", "\udcff"),
+        ("images", ""),
+        ("snapshots/overlayfs", ""),
+        ("content/a", ABSENT),
+        ("ingests/a", "a"),
+        ("images/", "a"),
+        ("snapshots", "s"),
+        ("snapshots/", "s"),
+        ("snapshots/overlayfs/a", "s"),
+        ("containers", "a"),
+        ("Content", ABSENT),
+        ("", "a"),
+        ("\udcff", "a"),
+    ],
+)
+def test_what_no_lease_holds_is_refused(store: Store, leases: LeaseStore, type: str, id: str) -> None:
+    """As by containerd, lest a client believes that it has saved something. All of a call or nothing."""
+    leases.create(Lease("l"))
+    with unchanged(store), pytest.raises(InvalidArgument):
+        leases.add("l", type, id)
+    with unchanged(store), pytest.raises(InvalidArgument):
+        leases.add("l", type, ABSENT, id)
+
+
+def test_resources_that_are_needed_must_be_there(store: Store, leases: LeaseStore) -> None:
+    """In this namespace; of what a gc has taken meanwhile a lease would save nothing."""
+    leases.create(Lease("l"))
+    here, elsewhere = add(store, b"here"), add(store, b"elsewhere", OTHER)
+    with unchanged(store):
+        each_raises(
+            NotFound,
+            lambda: leases.add("l", "content", here, ABSENT, needs=[here, ABSENT]),
+            lambda: leases.add("l", "content", elsewhere, needs=[elsewhere]),
+            lambda: leases.add("absent", "content", here, needs=[here]),
+        )
+    leases.add("l", "content", here, ABSENT, needs=[here])
+    assert held(leases.get("l")) == {"content": {here, ABSENT}}
 
 
 def test_resources_are_text(store: Store, leases: LeaseStore) -> None:
     """What cannot be written as UTF-8 cannot be held."""
-    leases.create(Lease("l"))
     with unchanged(store):
         each_raises(
             InvalidArgument,
-            lambda: leases.add("l", "content", "\udcff"),
-            lambda: leases.add("l", "\udcff", "a"),
             lambda: leases.create(Lease("m", {}, {"content": ("\udcff",)})),
         )
 

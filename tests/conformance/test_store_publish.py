@@ -193,6 +193,58 @@ def test_hold_without_an_id_stops_all(store: Store, content: ContentStore) -> No
         store.publish(NS, [staged(content, b"x")], [Put(image("a"))], hold=Lease(""))
 
 
+# A lease that is there
+
+
+def test_a_lease_holds_all_that_is_published(store: Store, content: ContentStore) -> None:
+    """Content that was here before too. Its labels and what it held before stay."""
+    old = store.leases(NS).create(Lease("l", LABELS, {"content": (ABSENT,), "ingests": ("r",)}))
+    before = add(store, b"before")
+    store.publish(NS, [staged(content, b"x"), staged(content, b"before")], lease="l")
+    assert store.leases(NS).get("l") == replace(
+        old, resources={"content": (ABSENT, Digest.of(b"x"), before), "ingests": ("r",)}
+    )
+
+
+def test_a_lease_holds_what_the_images_need_that_get_their_names(store: Store) -> None:
+    """And no more: who is told that a name failed has nothing to give back."""
+    store.leases(NS).create(Lease("l"))
+    a, b = add(store, b"a"), add(store, b"b")
+    store.images(NS).create(image("taken", b"other"))
+    puts = [
+        Put(image("one", b"a"), needs=frozenset([a])),
+        Put(image("taken", b"b"), needs=frozenset([b])),
+        Put(image("two", b"a"), needs=frozenset([a, ABSENT])),
+    ]
+    assert outcomes([*store.publish(NS, puts=puts, lease="l").images]) == ["one", AlreadyExists, NotFound]
+    assert store.leases(NS).get("l").resources == {"content": (a,)}
+
+
+def test_a_lease_holds_an_image_that_would_expire(store: Store) -> None:
+    """As containerd's does; an image without an expiry needs no lease."""
+    store.leases(NS).create(Lease("l"))
+    expiring = image("short", labels={"containerd.io/gc.expire": "2001-01-01T00:00:00Z"})
+    store.publish(NS, puts=[Put(expiring), Put(image("long"))], lease="l")
+    assert store.leases(NS).get("l").resources == {"images": ("short",)}
+
+
+def test_an_absent_lease_stops_all(store: Store, content: ContentStore) -> None:
+    """What should have been under it would be gc's. One of another namespace is absent."""
+    store.leases(OTHER).create(Lease("l"))
+    with unchanged(store), pytest.raises(NotFound, match="'l'"):
+        store.publish(NS, [staged(content, b"x")], [Put(image("a"))], lease="l")
+    assert list(store.objects()) == []
+
+
+def test_a_lease_holds_the_content_of_its_own_ingest_once(store: Store, content: ContentStore) -> None:
+    """The ingest was under it too, and is no more."""
+    store.leases(NS).create(Lease("l"))
+    with content.writer("ref", lease="l") as writer:
+        writer.write(b"abc")
+        store.publish(NS, [Commit(writer)], lease="l")
+    assert store.leases(NS).get("l").resources == {"content": (Digest.of(b"abc"),)}
+
+
 # Images
 
 

@@ -65,7 +65,7 @@ def publish(store: DiskStore, all_data: list[bytes], name: str = "app") -> None:
         (lambda s: s.images(NS).create(image("new"), needs=[Digest.of(b"x")]), 3),
         (lambda s: s.images(NS).update(image("app", k="v"), "labels"), 3),
         (lambda s: s.content(NS).update(s.content(NS).info(Digest.of(b"x"))._replace(labels={"k": "v"})), 3),
-        (lambda s: s.leases(NS).add("l", "content", "x"), 3),
+        (lambda s: s.leases(NS).add("l", "ingests", "x"), 3),
         (lambda s: s.namespaces.update(Namespace(NS, {"k": "v"})), 3),
         # the line of the log, the directory
         (lambda s: s.images(NS).delete("app"), 2),
@@ -148,7 +148,7 @@ def test_a_directory_of_records_is_stamped_when_it_changes(store: DiskStore) -> 
         (layout.images(NS), lambda: store.images(NS).create(image("new"))),
         (layout.images(NS), lambda: store.images(NS).update(image("new", k="v"), "labels")),
         (layout.images(NS), lambda: store.images(NS).delete("new")),
-        (layout.leases(NS), lambda: store.leases(NS).add("l", "content", "x")),
+        (layout.leases(NS), lambda: store.leases(NS).add("l", "ingests", "x")),
         (str(record.parent), lambda: store.content(NS).update(ContentInfo(Digest.of(b"x"), 1, {"k": "v"}))),
     ):
         before = time.time_ns()

@@ -119,7 +119,7 @@ def test_what_stands_in_the_place_of_a_record_cannot_be_read(
             (layout.content_record(NS, DIGEST), lambda: list(store.content(NS).list())),
             (layout.content_record(NS, DIGEST), lambda: store.content(NS).update(ContentInfo(DIGEST, 1))),
             (layout.lease(NS, "l"), lambda: store.leases(NS).get("l")),
-            (layout.lease(NS, "l"), lambda: store.leases(NS).add("l", "content", "x")),
+            (layout.lease(NS, "l"), lambda: store.leases(NS).add("l", "ingests", "x")),
             (layout.namespace_record(NS), lambda: store.namespaces.get(NS)),
             (layout.namespace_record(NS), lambda: list(store.namespaces.list())),
             (layout.namespace_record(NS), lambda: store.namespaces.update(Namespace(NS, {"k": "v"}))),

@@ -276,7 +276,7 @@ def test_each_change_of_a_record_has_its_line(tmp_path: Path) -> None:
     """The first brings the namespace into being, in the same operation."""
     with open_store(str(tmp_path / "store")) as store:
         store.leases(NS).create(Lease("l"))
-        store.leases(NS).add("l", "content", "x")
+        store.leases(NS).add("l", "ingests", "x")
         store.namespaces.update(Namespace(NS, {"k": "v"}))
         store.namespaces.update(Namespace(NS, {"k": "v"}))
         entries = [entry for entry in log.entries(store.engine.layout.log(NS)) if entry]
@@ -288,7 +288,7 @@ def test_each_change_of_a_record_has_its_line(tmp_path: Path) -> None:
     ]
     assert entries[0]["op"] == entries[1]["op"] != entries[2]["op"]
     assert entries[2]["old"] == entries[1]["new"]
-    assert entries[2]["new"]["resources"] == {"content": ["x"]}
+    assert entries[2]["new"]["resources"] == {"ingests": ["x"]}
 
 
 def test_the_leases_of_a_deleted_namespace_have_their_lines(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_what_needs_a_record_makes_no_store(root: Path) -> None:
             lambda: store.content(NS).delete(Digest.of(b"x")),
             lambda: store.content(NS).abort("ref"),
             lambda: store.content(NS).writer("ref", lease="l"),
-            lambda: store.leases(NS).add("l", "content", "x"),
+            lambda: store.leases(NS).add("l", "ingests", "x"),
             lambda: store.leases(NS).delete("l"),
             lambda: store.namespaces.delete(NS),
         ]
