@@ -207,6 +207,9 @@ class MemoryStore:
         yield self._remove
 
     def _remove(self, garbage: Garbage) -> None:
+        for namespace, names in garbage.images.items():
+            for name in names:
+                self.space(namespace).images.pop(name, None)
         for namespace, digests in garbage.content.items():
             for digest in digests:
                 self.space(namespace).content.pop(digest, None)

@@ -476,6 +476,7 @@ class Garbage(NamedTuple):
     leases: Mapping[str, Sequence[str]]
     objects: Mapping[Digest, int]  # and their sizes
     litter: Sequence[Litter]
+    images: Mapping[str, Sequence[str]] = EMPTY  # those whose time is up
 
 
 class Store(Protocol):

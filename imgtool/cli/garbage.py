@@ -21,7 +21,9 @@ def rows(garbage: Garbage, *, total: bool = False) -> Iterator[Row]:
     Args:
         total: end with a row for the sum.
     """
-    for namespace in sorted({*garbage.leases, *garbage.content}):
+    for namespace in sorted({*garbage.images, *garbage.leases, *garbage.content}):
+        for name in garbage.images.get(namespace, ()):
+            yield _row("image", namespace, name, None)
         for id in garbage.leases.get(namespace, ()):
             yield _row("lease", namespace, id, None)
         for digest in garbage.content.get(namespace, ()):

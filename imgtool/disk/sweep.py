@@ -65,6 +65,8 @@ def _remove(engine: Engine, garbage: Garbage) -> None:
         for digest in garbage.objects.keys() - set(garbage.content.get(ns, ())):
             batch.touched(_nearest(parent(layout.content_record(ns, digest))))
     batch.sync()
+    for ns, names in garbage.images.items():
+        _remove_images(engine, ns, names)
     for ns in sorted({*garbage.content, *garbage.leases}):
         _log(engine, ns, garbage)
         for id in garbage.leases.get(ns, ()):
@@ -84,6 +86,20 @@ def _remove(engine: Engine, garbage: Garbage) -> None:
             ingests.collect(engine, item.namespace, item.name)
         else:
             engine.workspace.collect(item.name)
+
+
+def _remove_images(engine: Engine, ns: str, names: Sequence[str]) -> None:
+    """Delete images as their owner would: lines in the log, then the records, durable."""
+    layout, batch = engine.layout, atomic.Batch()
+    changes: list[log.Change] = [("image", name, engine.current(ns, "image", name), None) for name in names]
+    try:
+        log.append(layout.log(ns), new_id(), clock.now(), changes, partial(engine.current, ns))
+    except ResourceExhausted as error:
+        engine.warn(f"removed without a line in the log: {error.message}")
+    for name in names:
+        batch.unlink(layout.image(ns, name))
+    atomic.stamp(layout.images(ns), clock.wall())
+    batch.sync()
 
 
 def _nearest(directory: str) -> str:

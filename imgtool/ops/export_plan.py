@@ -16,7 +16,7 @@ from imgtool.oci.strictjson import LIMIT
 from imgtool.oci.tar import MEMBERS_MAX
 from imgtool.ops import export_documents as documents
 from imgtool.ops import sources
-from imgtool.ops.gc import references
+from imgtool.ops.mark import references
 
 if TYPE_CHECKING:
     from imgtool.stores import ContentStore, Reader

@@ -18,7 +18,7 @@ from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import ContentInfo, Descriptor
 from imgtool.oci import blob, graph, manifest, media
 from imgtool.oci.strictjson import LIMIT
-from imgtool.ops.gc import references
+from imgtool.ops.mark import references
 
 __all__ = ["ERROR", "REMARK", "Problem", "check"]
 

@@ -1,0 +1,115 @@
+"""Manifests and indexes as gc sees them: what they refer to, and nothing else of them.
+
+Opened is only what may be such a document: not what a document calls a layer or a config, nor what
+is too large for one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from imgtool.digest import Digest
+from imgtool.errors import DataLoss, InvalidArgument
+from imgtool.oci import blob, descriptor, manifest, media
+from imgtool.oci.strictjson import LIMIT
+
+if TYPE_CHECKING:
+    from imgtool.model import ContentInfo
+    from imgtool.oci.manifest import Manifest
+    from imgtool.stores import Provider
+
+# What is known of content before it is opened: the media type of a manifest or index, or one of these.
+LEAF = "leaf"
+UNKNOWN = "unknown"
+
+Typed = tuple[str, str]
+"""A digest, and what is known of its content."""
+
+
+class Document(NamedTuple):
+    """What a manifest or index refers to; documents inside its descriptors are taken apart as well."""
+
+    name: str  # "manifest" or "index"
+    children: tuple[Typed, ...]
+    subject: Digest | None
+
+
+class Documents:
+    """Manifests and indexes, each read once, however often it is met and in however many namespaces.
+
+    Args:
+        follow: of the store's settings; with "labels" nothing is opened, and everything is a leaf.
+    """
+
+    def __init__(self, follow: str) -> None:
+        self.followed = follow != "labels"
+        self._known: dict[Typed, Document | None] = {}
+
+    def read(self, provider: Provider, info: ContentInfo, kind: str) -> Document | None:
+        """What the content refers to; None if it is a leaf.
+
+        Args:
+            provider: where its bytes are.
+            info: its record.
+            kind: what is known of it.
+
+        Raises:
+            NotFound: `provider` does not have it.
+            DataLoss: it has other bytes, or a manifest is malformed.
+        """
+        if not self.followed or kind == LEAF or (kind == UNKNOWN and not 0 < info.size <= LIMIT):
+            return None
+        node = info.digest, kind
+        if node not in self._known:
+            self._known[node] = _read(provider, info.digest, kind)
+        return self._known[node]
+
+    def known(self, node: Typed) -> Document | None:
+        """What has been read of `node`; None if nothing, or if it is a leaf."""
+        return self._known.get(node)
+
+
+def kind_of(media_type: str) -> str:
+    """What a descriptor with `media_type` lets know of its content."""
+    if media.has_children(media_type):
+        return media_type
+    return LEAF if media.is_layer(media_type) or media.is_config(media_type) else UNKNOWN
+
+
+def _read(provider: Provider, digest: Digest, kind: str) -> Document | None:
+    if kind == UNKNOWN:
+        with provider.reader(digest) as reader:
+            if not _may_be_json(reader.read(1)):
+                return None
+    try:
+        raw = blob.read(provider, digest)
+        media_type = manifest.detect(raw) if kind == UNKNOWN else kind
+        if media_type is None:
+            return None
+        return _document(manifest.parse(raw, media_type, f"manifest {digest}"))
+    except InvalidArgument as error:
+        raise DataLoss(
+            f"cannot tell what is garbage: {error.message}",
+            hint="gc removes nothing until the images or leases that reach it are deleted",
+        ) from None
+
+
+def _may_be_json(start: bytes) -> bool:
+    """Whether a document may begin so, were one bit of it right that is wrong: then it is read, and
+    its digest shows the damage. White space is allowed before JSON, and nobody writes it there.
+    """
+    return start in (b" ", b"\t", b"\r", b"\n") or (start[0] ^ ord("{")).bit_count() <= 1
+
+
+def _document(found: Manifest) -> Document:
+    children: list[Typed] = []
+    todo = [found]
+    while todo:
+        for child in todo.pop().children():
+            kind = kind_of(child.media_type)
+            children.append((child.digest, kind))
+            inline = descriptor.inline(child)
+            if inline is not None and media.has_children(kind):
+                todo.append(manifest.parse(inline, kind, f"manifest {child.digest}"))
+    name = "index" if media.is_index(found.media_type) else "manifest"
+    return Document(name, tuple(children), found.subject and found.subject.digest)
