@@ -21,6 +21,19 @@ DAY = 24 * HOUR
 _MIN_SECONDS = -62135596800
 _MAX_SECONDS = 253402300799
 
+_UNITS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "ms": 1_000_000,
+    "s": SECOND,
+    "m": 60 * SECOND,
+    "h": HOUR,
+    "d": DAY,
+    "w": 7 * DAY,
+}
+_PART = r"([0-9]{1,20})(?:\.([0-9]{1,20}))?(ns|us|µs|ms|s|m|h|d|w)"
+
 _RFC_3339 = r"(?a)(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,64}))?(?:[Zz]|([+-])(\d\d):(\d\d))"
 
 
@@ -88,6 +101,24 @@ def parse_time(text: str) -> int:
             if _MIN_SECONDS <= seconds <= _MAX_SECONDS:
                 return seconds * SECOND + int((m[7] or "").ljust(9, "0")[:9])
     raise InvalidArgument(f"'{text[:64]}' is not an RFC 3339 time")
+
+
+def parse_duration(text: str) -> int:
+    """Nanoseconds in a duration as Go writes them, such as `24h`, `1h30m` or `0.5s`; also with days and
+    weeks of whole days: `30d`, `2w`. `0` needs no unit. Fractions of a nanosecond are dropped.
+
+    Raises:
+        InvalidArgument: `text` is none, is negative, or longer than 292 years.
+    """
+    parts = re.findall(_PART, text)
+    if text != "0" and not (parts and re.fullmatch(f"(?:{_PART})+", text)):
+        raise InvalidArgument(f"'{text[:64]}' is not a duration", hint="such as 90s, 24h, 1h30m or 30d")
+    total = 0
+    for whole, fraction, unit in parts:
+        total += int(whole) * _UNITS[unit] + int(fraction or 0) * _UNITS[unit] // 10 ** len(fraction)
+    if total >= 2**63:
+        raise InvalidArgument(f"'{text[:64]}' is longer than 292 years")
+    return total
 
 
 # The standard library's `calendar` takes 3 ms to import.

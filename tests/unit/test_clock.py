@@ -121,3 +121,42 @@ def test_another_source_date_epoch_is_refused(monkeypatch: pytest.MonkeyPatch, e
     monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
     with pytest.raises(InvalidArgument, match="SOURCE_DATE_EPOCH"):
         clock.now()
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("0", 0),
+        ("0s", 0),
+        ("24h", clock.DAY),
+        ("1h30m", 90 * 60 * clock.SECOND),
+        ("1.5h", 90 * 60 * clock.SECOND),
+        ("0.25s", clock.SECOND // 4),
+        ("1ms2us3µs4ns", 1_005_004),
+        ("30m1m", 31 * 60 * clock.SECOND),
+        ("30d", 30 * clock.DAY),
+        ("2w1d", 15 * clock.DAY),
+        ("0.9ns", 0),
+    ],
+)
+def test_a_duration_is_written_as_in_go(text: str, ns: int) -> None:
+    """`ctr leases create -x` takes these; days and weeks are ours."""
+    assert clock.parse_duration(text) == ns
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "24", "h", "1.h", ".5h", "-1h", "+1h", "1 h", "1h ", "1H", "1h1", "1y", "1h\n", "٣h", "1000000h0"],
+)
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    """A typing error must not make a lease end at once, or never."""
+    with pytest.raises(InvalidArgument, match="is not a duration"):
+        clock.parse_duration(text)
+
+
+def test_a_duration_that_no_time_can_hold_is_refused() -> None:
+    """As by Go, whose durations end there too."""
+    assert clock.parse_duration("15250w") < 2**63
+    for text in ("15251w", "9" * 20 + "w"):
+        with pytest.raises(InvalidArgument, match="longer than"):
+            clock.parse_duration(text)
