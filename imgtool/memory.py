@@ -149,11 +149,11 @@ class MemoryStore:
             self._hold(namespace, hold)
         outcomes = [self._put(namespace, put) for put in puts]
         if lease is not None:
-            named = [put for put, image in zip(puts, outcomes, strict=True) if isinstance(image, Image)]
-            needed = {digest for put in named for digest in put.needs}
+            named = [(i, p.needs) for p, i in zip(puts, outcomes, strict=True) if isinstance(i, Image)]
+            needed = {digest for _, needs in named for digest in needs}
             leases = self.leases(namespace)
             leases.add(lease, CONTENT, *digests, *sorted(needed))
-            leases.add(lease, IMAGES, *(put.image.name for put in named if EXPIRE in put.image.labels))
+            leases.add(lease, IMAGES, *(image.name for image, _ in named if EXPIRE in image.labels))
         return Published(content, outcomes)
 
     def _commit(

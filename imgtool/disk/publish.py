@@ -128,11 +128,11 @@ def landing(id: str, ref: str, digest: Digest) -> Callable[[Lease | None], Lease
 
 
 def _noting(put: Put, edit: Edit[Image], named: list[Put]) -> Edit[Image]:
-    """`edit`, which publishes `put`, and adds it to `named` where it succeeds."""
+    """`edit`, which publishes `put`, and adds it to `named` as it is then, where it succeeds."""
 
     def change(old: Image | None) -> Image | None:
         new = edit.change(old)
-        named.append(put)
+        named.append(put._replace(image=new or put.image))
         return new
 
     return edit._replace(change=change)

@@ -17,7 +17,7 @@ from imgtool.model import Image
 from imgtool.oci.compression import FileSource, Prefixed
 from imgtool.ops import sources
 from imgtool.ops.dry import DryIngester
-from imgtool.ops.hold import lease_until_named
+from imgtool.ops.hold import lease_for, lease_until_named
 from imgtool.ops.ingest_archive import is_archive, stage_archive
 from imgtool.ops.ingest_file import opened, peek, stage_file
 from imgtool.ops.ingest_layout import stage_layout
@@ -77,7 +77,7 @@ class Ingest:
                     continue
                 batch.append(staged)
                 count, size = sum(len(s.commits) for s in batch), sum(s.size() for s in batch)
-                if count >= _BATCH_FILES or size >= _BATCH_BYTES or staged.hold:
+                if count >= _BATCH_FILES or size >= _BATCH_BYTES or staged.nameless:
                     yield from self._publish(batch)
                     batch = []
             if batch:  # nothing makes no store, and waits for no lock
@@ -115,9 +115,9 @@ class Ingest:
     def _land(self, commits: Sequence[Commit]) -> None:
         """See `ingest_images.Land`."""
         if self._dry is None:
-            lease = lease_until_named(c.expected for c in commits if c.expected)
-            self._store.publish(self._ns, commits, hold=lease)
-            self._leases.append(lease.id)
+            hold = lease_until_named(c.expected for c in commits if c.expected)
+            self._store.publish(self._ns, commits, hold=hold, lease=self._wanted.lease)
+            self._leases.append(hold.id)
         for commit in commits:
             commit.writer.close()
 
@@ -134,14 +134,17 @@ class Ingest:
                 self._say(note)
         commits = [commit for staged in batch for commit in staged.commits]
         puts = [Put(image, self._wanted.replace) for staged in batch for image in staged.images]
-        hold = next((staged.hold for staged in batch if staged.hold), None)
+        nameless = [c.expected for staged in batch if staged.nameless for c in staged.commits if c.expected]
+        hold = lease_for(nameless[0]) if nameless and self._wanted.lease is None else None
         if self._dry is not None:
             outcomes: Sequence[Image | ImgtoolError] = [self._would_put(put) for put in puts]
         else:
-            outcomes = self._store.publish(self._ns, commits, puts, hold=hold).images
+            outcomes = self._store.publish(
+                self._ns, commits, puts, hold=hold, lease=self._wanted.lease
+            ).images
         rows = iter(zip(puts, outcomes, strict=True))
         for staged in batch:
-            if staged.hold:
+            if staged.nameless:
                 yield from (
                     Ingested(c.writer.digest(), "-", c.writer.status().offset) for c in staged.commits
                 )
@@ -159,7 +162,7 @@ class Ingest:
             return self._store.images(self._ns).get(put.image.name)
         except NotFound:
             again = put._replace(needs=frozenset([put.image.target.digest]))
-            return self._store.publish(self._ns, puts=[again]).images[0]
+            return self._store.publish(self._ns, puts=[again], lease=self._wanted.lease).images[0]
 
     def _would_put(self, put: Put) -> Image | ImgtoolError:
         try:

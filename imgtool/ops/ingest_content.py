@@ -25,20 +25,21 @@ def ingest_content(
     progress: Callable[[int], None],
     dry_run: bool = False,
 ) -> Digest:
-    """Store the bytes of `source`, held for 24 hours by a lease; returns their digest.
+    """Store the bytes of `source`, held by the lease that is wanted, else by one of 24 hours; returns
+    their digest.
 
     Args:
         store: where to.
         namespace: whose.
         source: a file, a pipe or stdin. It may be empty.
-        wanted: labels of the content, what it must be, how to hash it, and the write to resume.
+        wanted: labels of the content, what it must be, how to hash it, the write to resume, the lease.
         progress: called with the number of bytes.
         dry_run: read and judge everything, and keep nothing.
 
     Raises:
         InvalidArgument: the source is a directory or device.
         FailedPrecondition: size or digest are not those expected; a write with a ref stays.
-        NotFound: the source is not there.
+        NotFound: the source or the lease is not there.
     """
     with opened(source) as here, DryIngester() as dry:
         content: Ingester = dry if dry_run else store.content(namespace)
@@ -47,5 +48,7 @@ def ingest_content(
     assert digest is not None
     with commit.writer:
         if not dry_run:
-            store.publish(namespace, [commit._replace(labels=wanted.labels)], hold=lease_for(digest))
+            hold = lease_for(digest) if wanted.lease is None else None
+            labelled = commit._replace(labels=wanted.labels)
+            store.publish(namespace, [labelled], hold=hold, lease=wanted.lease)
     return digest

@@ -13,7 +13,6 @@ from imgtool.model import Descriptor, Image
 from imgtool.oci import manifest, media
 from imgtool.oci.strictjson import LIMIT
 from imgtool.ops import sources
-from imgtool.ops.hold import lease_for
 from imgtool.ops.sources import Source
 from imgtool.ops.staging import Staged, Wanted, copy
 from imgtool.stores import Commit, Ingester, Writer
@@ -86,7 +85,7 @@ def stage_bytes(content: Ingester, here: Opened, wanted: Wanted, progress: Calla
     if wanted.ref is None:
         writer: Writer = content.stage(algorithm=algorithm)
     else:
-        writer = content.writer(wanted.ref, algorithm=algorithm)
+        writer = content.writer(wanted.ref, algorithm=algorithm, lease=wanted.lease)
         writer.replay()
     try:
         size = writer.write(here.head)
@@ -130,7 +129,7 @@ def _named(source: Source, wanted: Wanted, commit: Commit) -> Staged:
     return Staged(
         commits=[commit],
         images=[Image(name, target, wanted.labels) for name in names],
-        hold=None if names else lease_for(digest),
+        nameless=not names,
     )
 
 

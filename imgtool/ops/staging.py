@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imgtool.digest import BLAKE3, Digest
-from imgtool.model import Image, Lease, Platform
+from imgtool.model import Image, Platform
 from imgtool.oci.media import OCTETS
 from imgtool.stores import Commit, Writer
 
@@ -24,6 +24,7 @@ class Wanted:
     expected_size: int | None = None
     algorithm: str = BLAKE3
     ref: str | None = None
+    lease: str | None = None
     platform: Platform | None = None
     if_absent: bool = False
     replace: bool = False
@@ -40,11 +41,11 @@ class Ingested:
 
 @dataclass
 class Staged:
-    """What one source becomes when it is published."""
+    """What one source becomes when it is published. With `nameless` it is content that no image has."""
 
     commits: list[Commit] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
-    hold: Lease | None = None
+    nameless: bool = False
     notes: list[str] = field(default_factory=list)
 
     def size(self) -> int:

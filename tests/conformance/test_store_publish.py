@@ -221,11 +221,19 @@ def test_a_lease_holds_what_the_images_need_that_get_their_names(store: Store) -
 
 
 def test_a_lease_holds_an_image_that_would_expire(store: Store) -> None:
-    """As containerd's does; an image without an expiry needs no lease."""
+    """As containerd's does; an image without an expiry needs no lease. What counts is the record as it
+    stands then: one that is there stays as it is.
+    """
     store.leases(NS).create(Lease("l"))
-    expiring = image("short", labels={"containerd.io/gc.expire": "2001-01-01T00:00:00Z"})
-    store.publish(NS, puts=[Put(expiring), Put(image("long"))], lease="l")
-    assert store.leases(NS).get("l").resources == {"images": ("short",)}
+    short, there, stays = (
+        image(name, labels={"containerd.io/gc.expire": "2001-01-01T00:00:00Z"})
+        for name in ("short", "there", "stays")
+    )
+    store.images(NS).create(there)
+    store.images(NS).create(image("stays"))
+    puts = [Put(short), Put(image("long")), Put(image("there")), Put(stays)]
+    assert len(outcomes([*store.publish(NS, puts=puts, lease="l").images])) == 4
+    assert store.leases(NS).get("l").resources == {"images": ("short", "there")}
 
 
 def test_an_absent_lease_stops_all(store: Store, content: ContentStore) -> None:
