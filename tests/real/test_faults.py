@@ -13,6 +13,7 @@ import re
 import shutil
 import stat
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -271,6 +272,31 @@ def test_an_ingest_that_does_not_fit_changes_nothing(disk: Path, hello: Path, tm
     large = tmp_path / "large"
     large.write_bytes(os.urandom(8 << 20))
     done = store.run("ingest", large)
+    assert done.returncode == ENOSPC, done.stderr.decode()
+    assert state(store) == before
+    assert shutil.disk_usage(disk).free >= free - 65536
+    store.check_collected()
+
+
+@pytest.mark.parametrize("member", ["blobs/sha256/" + 64 * "a", "unused"])
+def test_an_archive_that_unpacks_to_more_than_the_disk_leaves_nothing(
+    disk: Path, hello: Path, tmp_path: Path, member: str
+) -> None:
+    """A few KiB of gzip become 64 MiB of zeros, and from a pipe nobody knows yet whether they are needed."""
+    store = Imgtool(disk / "store")
+    store("ingest", f"oci:{hello}", "--name", "base")
+    before, free = state(store), shutil.disk_usage(disk).free
+    bomb = tmp_path / "bomb.tar.gz"
+    with tarfile.open(bomb, "w:gz") as tar:
+        tar.add(hello / "oci-layout", "oci-layout")
+        zeros = tarfile.TarInfo(member)
+        zeros.size = 64 << 20
+        with open("/dev/zero", "rb") as source:
+            tar.addfile(zeros, source)
+        tar.add(hello / "index.json", "index.json")
+        tar.add(hello / "blobs", "blobs")
+    with bomb.open("rb") as stdin:
+        done = store.run("ingest", "-", "-t", "bomb", stdin=stdin)
     assert done.returncode == ENOSPC, done.stderr.decode()
     assert state(store) == before
     assert shutil.disk_usage(disk).free >= free - 65536
