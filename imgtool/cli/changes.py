@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from imgtool.cli.images import needed, row, target_of
+from imgtool.cli.leases import usable
 from imgtool.cli.output import Row
 from imgtool.cli.words import label_paths
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, FailedPrecondition, ImgtoolError, InvalidArgument, NotFound
 from imgtool.fieldpaths import merge_image, merge_labels
 from imgtool.model import Namespace, check_image, replace, without_empty
-from imgtool.names import check_labels, check_name
+from imgtool.names import EXPIRE, check_labels, check_name
 
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
@@ -32,10 +33,11 @@ class Change:
         replace_all: the labels given replace all labels, the annotations given all annotations;
             without either, all labels go.
         rename: the new name; None leaves it.
+        lease: a lease that is to hold the content of the new target before it is one.
 
     Raises:
         InvalidArgument: nothing is asked for, or a word is malformed.
-        NotFound: no such target.
+        NotFound: no such target or lease.
     """
 
     def __init__(
@@ -47,8 +49,12 @@ class Change:
         *,
         replace_all: bool,
         rename: str | None,
+        lease: str | None = None,
     ) -> None:
         self._context = c
+        if lease is not None and target is None:
+            raise InvalidArgument("--lease is for --target, and no other content gets a name")
+        self._lease = usable(c, lease)
         self._rename = rename
         self._paths: list[str] = []
         self._labels: dict[str, str] = {}
@@ -101,10 +107,20 @@ class Change:
             expect(old, expected)
             new = check_image(merge_image(old, new, self._paths)) if self._paths else old
             return self._row(old, new if self._rename is None else would_rename(images, new, self._rename))
+        if self._lease is not None:
+            expect(old, expected)
+            self._hold(self._lease, "content", self._needs)
         new = images.update(new, *self._paths, if_target=expected, needs=self._needs)
         if self._rename is not None:
             new = images.rename(name, self._rename, if_target=new.target.digest)
+        if self._lease is not None and EXPIRE in new.labels:
+            self._hold(self._lease, "images", [new.name])
         return self._row(old, new)
+
+    def _hold(self, lease: str, type: str, resources: Collection[str]) -> None:
+        c = self._context
+        leases = c.store().leases(c.namespace)
+        leases.add(lease, type, *sorted(resources), needs=self._needs)
 
     def _row(self, old: Image, new: Image) -> Row:
         return row(self._context.namespace, new) | {"changes": changes(old, new)}

@@ -90,13 +90,15 @@ def run_ingest(
     algorithm: Annotated[
         str, typer.Option("--digest-algorithm", metavar="ALGORITHM", help="How to hash.")
     ] = "blake3",
+    lease: o.Lease = None,
     dry_run: o.DryRun = False,
 ) -> None:
     """Store bytes, and print their digest alone. Until an image or a label refers to them a lease
-    holds them, for 24 hours.
+    holds them: --lease, else one of 24 hours.
     """
     from imgtool.cli.contents import DIGEST_ONLY, DIGESTS
     from imgtool.cli.ingesting import wanted_of
+    from imgtool.cli.leases import usable
     from imgtool.cli.progress import Progress
     from imgtool.oci.media import OCTETS
     from imgtool.ops.ingest_content import ingest_content
@@ -112,6 +114,7 @@ def run_ingest(
         expected_size=expected_size,
         algorithm=algorithm,
         ref=ref,
+        lease=usable(c, lease),
         platform=None,
         if_absent=False,
         replace=False,

@@ -83,6 +83,7 @@ def run(
     replace: Annotated[
         bool, typer.Option("--replace", help="A name that has another target gets this one.")
     ] = False,
+    lease: o.Lease = None,
     files0_from: Annotated[
         str | None,
         typer.Option(
@@ -99,6 +100,7 @@ def run(
     image.
     """
     from imgtool.cli.ingesting import wanted_of, words_of
+    from imgtool.cli.leases import usable
     from imgtool.cli.output import Kind
     from imgtool.cli.progress import Progress
     from imgtool.ops import sources
@@ -114,6 +116,7 @@ def run(
         expected_size=expected_size,
         algorithm=algorithm,
         ref=ref,
+        lease=usable(c, lease),
         platform=platform,
         if_absent=if_absent,
         replace=replace,

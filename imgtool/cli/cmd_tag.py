@@ -18,6 +18,7 @@ def run(
     replace: Annotated[
         bool, typer.Option("--replace", "--force", help="A name that has another target gets this one.")
     ] = False,
+    lease: o.Lease = None,
     zero: o.Zero = False,
     dry_run: o.DryRun = False,
 ) -> None:
@@ -27,10 +28,12 @@ def run(
     application/octet-stream.
     """
     from imgtool.cli import images as view
+    from imgtool.cli.leases import usable
     from imgtool.model import Image
     from imgtool.stores import Put, would_put
 
     c.out.check(view.IMAGES, zero=zero)
+    lease = usable(c, lease)
     target, labels = view.target_of(c, source)
     needs = view.needed(c, target)
     puts = [Put(Image(name, target, labels), replace, needs) for name in names_from(names, zero)]
@@ -38,7 +41,7 @@ def run(
         images = c.store().images(c.namespace)
         tagged = c.failures.for_each(puts, lambda put: would_put(images, put))
     else:
-        tagged = c.failures.drop(c.store().publish(c.namespace, puts=puts).images)
+        tagged = c.failures.drop(c.store().publish(c.namespace, puts=puts, lease=lease).images)
     c.out.rows(
         view.IMAGES,
         (view.row(c.namespace, image) for image in tagged),

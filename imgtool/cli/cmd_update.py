@@ -38,6 +38,15 @@ def run(
     rename: Annotated[
         str | None, typer.Option("--rename", metavar="NEW", show_default=False, help="Change the name.")
     ] = None,
+    lease: Annotated[
+        str | None,
+        typer.Option(
+            "--lease",
+            metavar="ID",
+            show_default=False,
+            help="A lease that is to hold the new target as well.",
+        ),
+    ] = None,
     if_digest: o.IfDigest = None,
     all: o.All = False,
     zero: o.Zero = False,
@@ -47,7 +56,9 @@ def run(
     from imgtool.cli import changes
     from imgtool.cli.images import IMAGES, selected
 
-    change = changes.Change(c, labels, annotations, target, replace_all=replace_all, rename=rename)
+    change = changes.Change(
+        c, labels, annotations, target, replace_all=replace_all, rename=rename, lease=lease
+    )
     images, expected = c.store().images(c.namespace), digest_or_none(if_digest)
     chosen = selected(c, images, names, filters, all, zero)
     change.check_count(len(chosen))

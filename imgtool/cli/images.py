@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from imgtool.cli.output import Kind, Row, labels_text
-from imgtool.cli.words import names_from
+from imgtool.cli.words import check_choice, names_from
 from imgtool.clock import format_time
 from imgtool.digest import Digest
 from imgtool.errors import DataLoss, InvalidArgument, NotFound
@@ -76,10 +76,7 @@ def selected(
     Raises:
         InvalidArgument: none of the three is given, or two; a filter is empty or is no filter.
     """
-    if any(not f.strip() for f in filters):
-        raise InvalidArgument("--filter is empty", hint="use --all if you mean every image")
-    if bool(words) + bool(filters) + all > 1:
-        raise InvalidArgument("names, --filter and --all exclude each other")
+    check_choice(words, filters, all, "image")
     if filters:
         return [(i.name, i.target.digest) for i in images.list(*filters, on_error=c.failures.add)]
     if all:

@@ -61,5 +61,10 @@ IfDigest = Annotated[
 ]
 ReplaceAll = Annotated[bool, typer.Option("--replace-all", help="Those given replace all that are there.")]
 IgnoreMissing = Annotated[bool, typer.Option("--ignore-missing", help="An absent name is no failure.")]
+Lease = Annotated[
+    str | None,
+    typer.Option("--lease", metavar="ID", show_default=False, help="A lease that is to hold it as well."),
+]
+Sync = Annotated[bool, typer.Option("--sync", help="Run gc before returning.")]
 Bytes = Annotated[bool, typer.Option("--bytes", help="Exact sizes.")]
 NoTrunc = Annotated[bool, typer.Option("--no-trunc", help="Whole digests and labels.")]

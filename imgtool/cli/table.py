@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "info": "Show what the store holds",
     "namespace": "Manage namespaces",
     "content": "Manage content and unfinished writes",
+    "lease": "Manage leases, which keep content from gc",
     "export": "Write images to an archive or an image layout",
     "fsck": "Check every object, record and graph of the store",
 }
@@ -41,6 +42,15 @@ GROUPS: dict[str, dict[str, str]] = {
         "rm": "Remove content from the namespace",
         "active": "List unfinished writes",
         "abort": "Drop unfinished writes",
+    },
+    "lease": {
+        "list": "List leases",
+        "create": "Create a lease",
+        "label": "Set and remove labels of a lease, and renew it",
+        "add": "Make a lease hold resources",
+        "drop": "Make a lease let go of resources",
+        "resources": "List what leases hold",
+        "rm": "Remove leases",
     },
 }
 

@@ -32,6 +32,21 @@ def pairs(words: Iterable[str], what: str = "label") -> dict[str, str]:
     return result
 
 
+def check_choice(words: Sequence[str], filters: Sequence[str], all: bool, what: str) -> None:
+    """See that not two ways are used to say which things a command is to change.
+
+    Args:
+        what: one of the things.
+
+    Raises:
+        InvalidArgument: two are; or a filter is empty, which would match everything.
+    """
+    if any(not f.strip() for f in filters):
+        raise InvalidArgument("--filter is empty", hint=f"use --all if you mean every {what}")
+    if bool(words) + bool(filters) + all > 1:
+        raise InvalidArgument("names, --filter and --all exclude each other")
+
+
 def names_from(words: Sequence[str], zero: bool = False) -> list[str]:
     """The names given as arguments; in the place of `-` those on stdin, one a line, or each ended
     by NUL. stdin is read to its end before the first name is used.

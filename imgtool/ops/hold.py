@@ -28,6 +28,13 @@ def lease_until_named(digests: Iterable[Digest]) -> Lease:
     return _lease(f"ingest-{os.urandom(8).hex()}", digests)
 
 
+def new_id() -> str:
+    """An id for a lease, made as containerd makes them: of the time and three random bytes."""
+    from base64 import urlsafe_b64encode
+
+    return f"{clock.wall() % clock.SECOND}-{urlsafe_b64encode(os.urandom(3)).decode()}"
+
+
 def expires(lease: Lease) -> int | None:
     """When the lease ends, in nanoseconds of the wall clock; None if never, which is also what a time
     means that cannot be read, as in containerd.
