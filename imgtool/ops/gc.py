@@ -6,6 +6,7 @@ Whatever cannot be read might be what something hangs on: then nothing at all is
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 
 from imgtool.digest import Digest
 from imgtool.errors import NotFound
@@ -61,7 +62,7 @@ def _find(store: Store, documents: Documents, without: Collection[tuple[str, str
         live |= alive | space.expected()
         dead = [info.digest for info in space.records.values() if info.digest not in alive]
         if dead:
-            content[space.name] = _referrers_first(dead, space.refers_to)
+            content[space.name] = _referrers_first(dead, partial(_refers_to, space))
     return Garbage(
         content=content,
         leases={space.name: space.expired_leases for space in found if space.expired_leases},
@@ -83,6 +84,11 @@ def _compare(space: Space, objects: Mapping[Digest, int]) -> None:
                 space.content.reader(info.digest).close()
             except NotFound:
                 del space.records[info.digest]  # removed since it was read
+
+
+def _refers_to(space: Space, digest: str) -> Iterator[str]:
+    yield from space.parts(digest)
+    yield from space.subjects(digest)
 
 
 def _referrers_first(digests: list[Digest], references: Callable[[str], Iterable[str]]) -> list[Digest]:

@@ -100,7 +100,7 @@ class Space:
 
     def _find_roots(self, store: Store, now: int) -> None:
         for image in self.images.values():
-            if not _is_expired(image.labels, now):
+            if not is_expired(image.labels, now):
                 self.roots.append(Root("image", image.name, (image.name, IMAGE)))
             elif image.labels:
                 self._refers_back((image.name, IMAGE), image.labels)
@@ -108,9 +108,9 @@ class Space:
             if info.labels:
                 node = digest, UNKNOWN
                 self._refers_back(node, info.labels)
-                self.roots += (Root("label", key, node) for key, _ in _labelled(info.labels, ROOT))
+                self.roots += (Root("label", key, node) for key, _ in labelled(info.labels, ROOT))
         for lease in store.leases(self.name).list():
-            if _is_expired(lease.labels, now):
+            if is_expired(lease.labels, now):
                 self.expired_leases.append(lease.id)
                 continue
             flat = FLAT_LABEL in lease.labels
@@ -125,7 +125,7 @@ class Space:
                 self.roots.append(Root("ingest", status.ref, (status.ref, INGEST)))
 
     def _refers_back(self, node: Node, labels: Mapping[str, str]) -> None:
-        for key, parent in _references(labels, BACK, BACK_IMAGE):
+        for key, parent in referred(labels, BACK, BACK_IMAGE):
             self._back.setdefault(parent, []).append((node, key))
 
     # --- where things lead ---
@@ -148,7 +148,7 @@ class Space:
                 yield child, document.name
         if info.labels:
             told = {digest for digest, _ in document.children} if document else ()
-            for key, child in _references(info.labels, REF, REF_IMAGE):
+            for key, child in referred(info.labels, REF, REF_IMAGE):
                 if child[0] not in told:
                     yield child, key
 
@@ -165,40 +165,44 @@ class Space:
         yield from self._back.get((name, IMAGE), ())
         if image:
             yield (image.target.digest, kind_of(image.target.media_type)), "target"
-            yield from ((child, key) for key, child in _references(image.labels, REF, REF_IMAGE))
+            yield from ((child, key) for key, child in referred(image.labels, REF, REF_IMAGE))
 
     # --- what is reached ---
 
     def reached_from(self, roots: Iterable[Root]) -> set[Digest]:
         """The content of this namespace that would be kept if `roots` were its only ones."""
-        self._mark()
+        self.mark()
         return self._recorded(self._walk(root.node for root in roots))
 
     def alive(self) -> set[Digest]:
         """The content of this namespace that is kept."""
-        return self._recorded(self._mark())
+        return self._recorded(self.mark())
 
     def expected(self) -> set[Digest]:
         """What ingests that are kept expect: objects of it are kept, recorded here or not."""
-        refs = (name for name, kind in self._mark() if kind == INGEST)
+        refs = (name for name, kind in self.mark() if kind == INGEST)
         return {digest for ref in refs if (digest := self.ingests.get(ref))}
 
     def dead_images(self) -> list[str]:
         """The images whose time is up and that nothing refers to."""
-        marked = self._mark()
+        marked = self.mark()
         return [
             name for name in self.images if (name, IMAGE) not in marked and (name, FLAT_IMAGE) not in marked
         ]
 
-    def refers_to(self, digest: str) -> Iterator[str]:
-        """The content that content refers to in whatever way, as far as that has been read."""
+    def parts(self, digest: str) -> Iterator[str]:
+        """The content that garbage leads to, once `mark` has looked at it."""
         document = self._documents.known((digest, UNKNOWN))
         if document:
             yield from (child for child, _ in document.children)
-            if document.subject:
-                yield document.subject
-        labels = self.records[digest].labels
-        yield from (value for key in (REF, BACK) for _, value in _labelled(labels, key))
+        yield from (value for _, value in labelled(self.records[digest].labels, REF))
+
+    def subjects(self, digest: str) -> Iterator[str]:
+        """The content that garbage would live with, once `mark` has looked at it."""
+        document = self._documents.known((digest, UNKNOWN))
+        if document and document.subject:
+            yield document.subject
+        yield from (value for _, value in labelled(self.records[digest].labels, BACK))
 
     def _recorded(self, nodes: Iterable[Node]) -> set[Digest]:
         names = {name for name, kind in nodes if kind not in _NO_CONTENT}
@@ -216,11 +220,11 @@ class Space:
                     todo.append(node)
         return marked
 
-    def _mark(self) -> set[Node]:
-        """All that is reached: first by what is known; then the referrers that no label tells of."""
+    def mark(self) -> set[Node]:
+        """All that is reached, also what is not there. `edges` tells of subjects from then on."""
         if self._marked is None:
             marked = self._walk(root.node for root in self.roots)
-            if self._documents.followed:
+            if self._documents.followed:  # the referrers that no label tells of
                 self._walk(self._find_referrers(marked), marked)
             self._marked = marked
         return self._marked
@@ -236,7 +240,7 @@ class Space:
         leaves = set[str]()
         documents = [(name, known) for name, kind in marked if (known := self._documents.known((name, kind)))]
         unreached = [info for digest, info in self.records.items() if digest not in followed]
-        unreached.sort(key=lambda info: (not any(_labelled(info.labels, REF)), info.size))
+        unreached.sort(key=lambda info: (not any(labelled(info.labels, REF)), info.size))
         for info in unreached:
             if info.digest not in leaves and (document := self._read_unreached(info)):
                 documents.append((info.digest, document))
@@ -291,22 +295,22 @@ def spaces(
 
 def references(labels: Mapping[str, str], key: str = REF) -> Iterator[Digest]:
     """The digests in the labels `key`, `key.…` and `key/…`; what is no digest names nothing that there is."""
-    for _, value in _labelled(labels, key):
+    for _, value in labelled(labels, key):
         try:
             yield Digest.parse(value)
         except InvalidArgument:
             continue
 
 
-def _references(labels: Mapping[str, str], content: str, image: str) -> Iterator[tuple[str, Node]]:
+def referred(labels: Mapping[str, str], content: str, image: str) -> Iterator[tuple[str, Node]]:
     """The labels that refer, and what to: content by the key `content`, images by the key `image`."""
-    for key, value in _labelled(labels, content):
+    for key, value in labelled(labels, content):
         yield key, (value, UNKNOWN)
-    for key, value in _labelled(labels, image):
+    for key, value in labelled(labels, image):
         yield key, (value, IMAGE)
 
 
-def _labelled(labels: Mapping[str, str], key: str) -> Iterator[tuple[str, str]]:
+def labelled(labels: Mapping[str, str], key: str) -> Iterator[tuple[str, str]]:
     """The labels `key`, `key.…` and `key/…`."""
     end = len(key)
     for name, value in labels.items():
@@ -314,7 +318,7 @@ def _labelled(labels: Mapping[str, str], key: str) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-def _is_expired(labels: Mapping[str, str], now: int) -> bool:
+def is_expired(labels: Mapping[str, str], now: int) -> bool:
     """Whether the time in a label is past; one that cannot be read never is."""
     if EXPIRE not in labels:
         return False
