@@ -1,0 +1,41 @@
+"""`imgtool tree`: images as trees."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from imgtool.cli import options as o
+from imgtool.cli.context import Context
+
+
+def run(
+    c: Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME|DIGEST]...",
+            default_factory=list,
+            show_default=False,
+            help="Images, or digests of content; - reads stdin.",
+        ),
+    ],
+    no_referrers: Annotated[
+        bool, typer.Option("--no-referrers", help="Without what is about them, such as signatures.")
+    ] = False,
+    ascii: Annotated[bool, typer.Option("--ascii", help="Draw the lines with |, - and `.")] = False,
+    no_trunc: o.NoTrunc = False,
+    bytes: o.Bytes = False,
+    zero: o.Zero = False,
+) -> None:
+    """Show images as trees: manifests, configs and layers, what is absent, and below each thing its
+    referrers, such as signatures.
+
+    Each digest is unfolded once; where it stands again it is marked as repeated.
+    """
+    from imgtool.cli import trees
+    from imgtool.cli.words import names_from
+
+    names = names_from(words, zero)
+    trees.show(c, names, referrers=not no_referrers, whole=no_trunc, exact=bytes, ascii=ascii, zero=zero)
