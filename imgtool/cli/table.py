@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "label": "Set and remove labels of an image",
     "tag": "Give an image or a digest further names",
     "inspect": "Show an image, its manifests and what is absent",
+    "tree": "Show images as trees of what they are made of",
     "cat": "Write the bytes of content to stdout",
     "resolve": "Print the digest that a name points to",
     "exists": "Tell by the exit status whether images exist",
