@@ -22,7 +22,7 @@ from imgtool.ops.hold import EXPIRE
 
 if TYPE_CHECKING:
     from imgtool.model import ContentInfo, Image
-    from imgtool.stores import Store
+    from imgtool.stores import OnError, Store
 
 ROOT = "containerd.io/gc.root"
 FLAT_LABEL = "containerd.io/gc.flat"
@@ -69,6 +69,7 @@ class Space:
         documents: what is read already; to be shared by the namespaces of a store.
         now: leases, images and ingests whose time is up by then are no roots.
         without: images that are to count as deleted.
+        on_error: for records that cannot be read, see `imgtool.stores`.
 
     Raises:
         DataLoss: a record cannot be read. All methods raise it for a manifest that cannot be read.
@@ -82,12 +83,17 @@ class Space:
         *,
         now: int | None = None,
         without: Collection[str] = (),
+        on_error: OnError = None,
     ) -> None:
         self.name = name
         self.content = store.content(name)
-        self.records: dict[str, ContentInfo] = {info.digest: info for info in self.content.list()}
+        self.records: dict[str, ContentInfo] = {
+            info.digest: info for info in self.content.list(on_error=on_error)
+        }
         self.images: dict[str, Image] = {
-            image.name: image for image in store.images(name).list() if image.name not in without
+            image.name: image
+            for image in store.images(name).list(on_error=on_error)
+            if image.name not in without
         }
         self.ingests: dict[str, Digest | None] = {}
         self.roots: list[Root] = []
@@ -96,20 +102,21 @@ class Space:
         self._documents = documents
         self._back: dict[Node, list[Edge]] = {}
         self._marked: set[Node] | None = None
-        self._find_roots(store, clock.wall() if now is None else now)
+        self._find_roots(store, clock.wall() if now is None else now, on_error)
 
-    def _find_roots(self, store: Store, now: int) -> None:
+    def _find_roots(self, store: Store, now: int, on_error: OnError) -> None:
         for image in self.images.values():
+            node = image.name, IMAGE
             if not is_expired(image.labels, now):
-                self.roots.append(Root("image", image.name, (image.name, IMAGE)))
-            elif image.labels:
-                self._refers_back((image.name, IMAGE), image.labels)
+                self.roots.append(Root("image", image.name, node))
+            if image.labels:
+                self._refers_back(node, image.labels)
         for digest, info in self.records.items():
             if info.labels:
                 node = digest, UNKNOWN
                 self._refers_back(node, info.labels)
                 self.roots += (Root("label", key, node) for key, _ in labelled(info.labels, ROOT))
-        for lease in store.leases(self.name).list():
+        for lease in store.leases(self.name).list(on_error=on_error):
             if is_expired(lease.labels, now):
                 self.expired_leases.append(lease.id)
                 continue
@@ -270,7 +277,11 @@ class Space:
 
 
 def spaces(
-    store: Store, *, documents: Documents | None = None, without: Collection[tuple[str, str]] = ()
+    store: Store,
+    *,
+    documents: Documents | None = None,
+    without: Collection[tuple[str, str]] = (),
+    on_error: OnError = None,
 ) -> list[Space]:
     """All namespaces of `store`, in the order of their names.
 
@@ -278,18 +289,26 @@ def spaces(
         store: what to look at.
         documents: see `Space`.
         without: namespace and name of images that are to count as deleted.
+        on_error: for records that cannot be read, see `imgtool.stores`.
 
     Raises:
         DataLoss: a record cannot be read.
     """
-    documents = documents or Documents("graph")
+    documents = documents or Documents(store.settings.follow)
     now = clock.wall()
     names: dict[str, set[str]] = {}
     for namespace, image in without:
         names.setdefault(namespace, set()).add(image)
     return [
-        Space(store, namespace.name, documents, now=now, without=names.get(namespace.name, ()))
-        for namespace in store.namespaces.list()
+        Space(
+            store,
+            namespace.name,
+            documents,
+            now=now,
+            without=names.get(namespace.name, ()),
+            on_error=on_error,
+        )
+        for namespace in store.namespaces.list(on_error=on_error)
     ]
 
 
