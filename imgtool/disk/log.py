@@ -2,7 +2,8 @@
 
     {"op": "…", "time": "…", "kind": "image", "name": "…", "old": {…} or null, "new": {…} or null}
     {"op": "…", "time": "…", "void": [["image", "…"]]}                these lines of op did not happen
-    {"op": "…", "time": "…", "gc": {"content": ["sha256:…"], …}}        what one gc removed
+    {"op": "…", "time": "…", "gc": {"content": ["sha256:…"], …}}        what one gc is about to remove
+    {"op": "…", "time": "…", "gc": {}}                        a gc has ended: nothing more is garbage
 
 The last member of each line is `seal`, the sha256 of the bytes before it; a line that does not fit its
 seal cannot be read.
@@ -13,9 +14,8 @@ in; the next writer looks, under the namespace's lock, and says so in the log.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,6 +29,7 @@ from imgtool.errors import ImgtoolError
 Change = tuple[str, str, Record | None, Record | None]  # kind, name, old, new
 _SEAL = b',"seal":"'
 _BLOCK = 1 << 16
+_ENDED = b',"gc":{}'
 
 
 def append(
@@ -55,11 +56,31 @@ def append(
 def append_gc(
     path: str, op: str, now: int, removed: dict[str, list[str]], current: Callable[[str, str], Record | None]
 ) -> None:
-    """Write the one line of a gc: what it is about to remove, by kind. Other changes are shut out."""
+    """Write the line of a gc: what it is about to remove, by kind. Other changes are shut out."""
     _append(path, [_line({"op": op, "time": format_time(now), "gc": removed})], current, now)
 
 
-def _append(path: str, lines: list[bytes], current: Callable[[str, str], Record | None], now: int) -> None:
+def append_end(path: str, op: str, now: int, current: Callable[[str, str], Record | None]) -> None:
+    """Write that a gc has ended, by which nothing before this line makes one due. Not durable, because
+    without it only another gc is due.
+    """
+    _append(path, [_line({"op": op, "time": format_time(now), "gc": {}})], current, now, durable=False)
+
+
+def is_end(line: bytes) -> bool:
+    """Whether a line without its line feed is what `append_end` writes."""
+    body, _, seal = line.rpartition(_SEAL)
+    return body.endswith(_ENDED) and seal == _seal(body)
+
+
+def _append(
+    path: str,
+    lines: list[bytes],
+    current: Callable[[str, str], Record | None],
+    now: int,
+    *,
+    durable: bool = True,
+) -> None:
     fd = atomic.open_or_create(path)
     is_new = os.fstat(fd).st_size == 0
     try:
@@ -69,7 +90,8 @@ def _append(path: str, lines: list[bytes], current: Callable[[str, str], Record 
         os.lseek(fd, end, os.SEEK_SET)
         try:
             atomic.write(fd, b"".join(lines))
-            atomic.sync_fd(fd)
+            if durable or is_new:
+                atomic.sync_fd(fd)
         except BaseException:
             _forget(fd, end)
             raise
@@ -159,7 +181,39 @@ def entries(path: str) -> list[dict[str, Any] | None]:
     return [parse(line) for line in lines]
 
 
+def newest_first(path: str) -> Iterator[bytes]:
+    """The lines of a log without their line feeds, the last one first. Only as much is read as is asked
+    for. What follows the last line feed is no line.
+
+    Raises:
+        FileNotFoundError: there is no log.
+        DataLoss: it is no regular file.
+    """
+    fd, status = read.open_regular(path)
+    try:
+        end, is_torn = status.st_size, True
+        later: list[bytes] = []  # the end of a line that begins in an earlier block, its blocks reversed
+        while end:
+            start = max(0, end - _BLOCK)
+            with read.errors(f"'{path}'"):
+                first, *lines = os.pread(fd, end - start, start).split(b"\n")
+            if lines:
+                last = b"".join([lines.pop(), *reversed(later)])
+                if not is_torn:
+                    yield last
+                is_torn, later = False, []
+                yield from reversed(lines)
+            later.append(first)
+            end = start
+        if not is_torn:
+            yield b"".join(reversed(later))
+    finally:
+        os.close(fd)
+
+
 def _line(entry: dict[str, Any]) -> bytes:
+    import json
+
     body = json.dumps(entry, separators=(",", ":"), default=str).encode()[:-1]
     return body + _SEAL + _seal(body) + b"\n"
 
@@ -170,6 +224,8 @@ def _seal(body: bytes) -> bytes:
 
 def _text(record: Record | None) -> str:
     """What tells a record from others, also after it has been a line of the log."""
+    import json
+
     return json.dumps(record, default=str, sort_keys=True)
 
 
@@ -178,6 +234,8 @@ def parse(line: bytes) -> dict[str, Any] | None:
     body, _, seal = line.rpartition(_SEAL)
     if seal != _seal(body):
         return None
+    import json
+
     try:
         entry = json.loads(body + b"}")
     except (ValueError, RecursionError):

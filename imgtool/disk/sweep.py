@@ -10,7 +10,7 @@ from functools import partial
 
 from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.disk import atomic, ingests, log, read
+from imgtool.disk import atomic, gc_log, ingests, log, read
 from imgtool.disk.engine import Engine, new_id
 from imgtool.disk.layout import inside, parent
 from imgtool.errors import InvalidArgument, ResourceExhausted
@@ -51,6 +51,7 @@ def removing(engine: Engine) -> Iterator[Callable[[Garbage], None]]:
         def remove(garbage: Garbage) -> None:
             with held.writing():
                 _remove(engine, garbage)
+                gc_log.ended(engine)
 
         yield remove
 

@@ -26,12 +26,13 @@ def find(store: Store, *, without: Collection[tuple[str, str]] = ()) -> Garbage:
         DataLoss: a record, or a manifest that a root reaches, cannot be read; content is recorded
             whose object is missing or has another size.
     """
-    return _find(store, Documents("graph"), without)
+    return _find(store, Documents(store.settings.follow), without)
 
 
 def collect(store: Store, *, dry_run: bool = False) -> Garbage:
     """Remove the garbage of `store`, and return it: only what is garbage still when no other command
-    can change the store. Where there is none, nothing is locked and nothing written.
+    can change the store. Where there is none, nothing is written but that a gc has looked, and
+    nothing waited for.
 
     Args:
         dry_run: return what `find` does, and remove nothing.
@@ -40,10 +41,14 @@ def collect(store: Store, *, dry_run: bool = False) -> Garbage:
         DataLoss: as `find`; nothing was removed.
         Unavailable: others do not stop changing the store; nothing was removed.
     """
-    documents = Documents("graph")
+    documents = Documents(store.settings.follow)
     with store.remembering():
+        looked = store.looking()
         garbage = _find(store, documents)
-        if dry_run or not any(garbage):
+        if dry_run:
+            return garbage
+        if not any(garbage):
+            looked()
             return garbage
         with store.removing() as remove:
             garbage = _find(store, documents)

@@ -292,8 +292,8 @@ def test_a_label_that_changes_between_the_two_looks_counts(store: DiskStore) -> 
 # --- locks -----------------------------------------------------------------------------------------
 
 
-def test_without_garbage_nothing_is_locked_or_written(root: Path) -> None:
-    """Nor is a store made where there is none."""
+def test_without_garbage_no_lock_is_waited_for(root: Path) -> None:
+    """Nor is a store made where there is none. That gc has looked is written another time."""
     with open_store(str(root), lock_timeout=0) as store:
         assert not any(gc.collect(store))
         assert not root.exists()

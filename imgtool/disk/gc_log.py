@@ -1,0 +1,146 @@
+"""What the logs tell gc: what has changed since the last one. And what gc writes there when it ends.
+
+Nothing here may make a gc fail, or wait: where a log cannot be read, or not be written, gc is due again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from imgtool import clock
+from imgtool.disk import log, read
+from imgtool.disk.engine import Engine, new_id
+from imgtool.disk.locks import Locks
+from imgtool.errors import ImgtoolError, InvalidArgument
+from imgtool.names import check_namespace
+from imgtool.stores import Happening
+
+_PATIENCE = 0.1  # seconds that gc waits for a lock only to write that there was nothing to do
+
+_State = tuple[int, ...]
+
+
+def since_gc(engine: Engine) -> Iterator[Happening]:
+    """See `stores.Store.since_gc`."""
+    for ns in _namespaces(engine):
+        try:
+            yield from _told(engine, ns)
+        except ImgtoolError as error:
+            yield Happening(ns, doubt=error.message)
+
+
+def looking(engine: Engine) -> Callable[[], None]:
+    """See `stores.Store.looking`."""
+    before = {ns: _settled(engine, ns) for ns in _namespaces(engine)}
+
+    def looked() -> None:
+        locks = Locks(engine.layout, _PATIENCE, enabled=engine.setup.locking)
+        for ns, state in before.items():
+            if _is_ended(engine, ns):
+                continue
+            with suppress(ImgtoolError):
+                engine.ready()
+                with locks.changing(ns):
+                    if _state(engine, ns) == state:
+                        _end(engine, ns)
+
+    return looked
+
+
+def ended(engine: Engine) -> None:
+    """Write that a gc has ended to each log that tells of changes since the last. Changes are shut out."""
+    for ns in _namespaces(engine):
+        with suppress(ImgtoolError):
+            if not _is_ended(engine, ns):
+                _end(engine, ns)
+
+
+def _namespaces(engine: Engine) -> list[str]:
+    """Also those that were deleted: their logs stay."""
+    found = []
+    for ns in read.entries(engine.layout.namespaces):
+        with suppress(InvalidArgument):
+            found.append(check_namespace(ns))
+    return found
+
+
+def _told(engine: Engine, ns: str) -> Iterator[Happening]:
+    lines = 0
+    try:
+        for line in log.newest_first(engine.layout.log(ns)):
+            lines += 1
+            if log.is_end(line):
+                return
+            entry = log.parse(line)
+            if entry is None:
+                yield Happening(ns, doubt="a line of the log cannot be read")
+                return
+            if "gc" in entry:
+                if entry["gc"]:
+                    yield Happening(ns, doubt="a gc did not end")
+                return
+            if "kind" in entry:
+                yield Happening(ns, deletes=_deletes(entry))
+    except FileNotFoundError:
+        pass
+    if not lines and os.path.lexists(engine.layout.namespace_record(ns)):
+        yield Happening(ns, doubt="the log is missing")
+
+
+def _deletes(entry: dict[str, Any]) -> bool:
+    """Whether a line tells of a deletion, as containerd counts them for its collector."""
+    kind, new = entry["kind"], entry.get("new")
+    if new is None:
+        return kind in ("image", "content", "lease")
+    return kind == "lease" and not _held(entry.get("old")) <= _held(new)
+
+
+def _held(lease: Any) -> set[tuple[str, str]]:
+    """What a lease in the log holds, but for ingests: letting go of one is how it ends."""
+    resources = lease.get("resources") if isinstance(lease, dict) else None
+    if not isinstance(resources, dict):
+        return set()
+    return {
+        (kind, str(id))
+        for kind, ids in resources.items()
+        if kind != "ingests" and isinstance(ids, list)
+        for id in ids
+    }
+
+
+def _settled(engine: Engine, ns: str) -> _State:
+    """What the log looks like; nothing where a change that it tells of may be still under way, or its
+    writer died: then the lock is taken all the same, by which the next gc finds it settled.
+    """
+    state = _state(engine, ns)
+    try:
+        under_way = os.stat(engine.layout.lock(f"ns-{ns}")).st_size
+    except OSError:
+        under_way = 0
+    return () if under_way else state
+
+
+def _state(engine: Engine, ns: str) -> _State:
+    try:
+        status = os.lstat(engine.layout.log(ns))
+    except OSError:
+        return (0,)
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _is_ended(engine: Engine, ns: str) -> bool:
+    """Whether nothing has been logged since a gc ended, or there never was anything to log."""
+    try:
+        return log.is_end(next(log.newest_first(engine.layout.log(ns)), b""))
+    except FileNotFoundError:
+        return not os.path.lexists(engine.layout.namespace_record(ns))
+    except ImgtoolError:
+        return False
+
+
+def _end(engine: Engine, ns: str) -> None:
+    log.append_end(engine.layout.log(ns), new_id(), clock.now(), partial(engine.current, ns))
