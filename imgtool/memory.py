@@ -32,6 +32,7 @@ from imgtool.model import (
     IngestStatus,
     Lease,
     Namespace,
+    Settings,
     check_image,
     replace,
     without_empty,
@@ -97,7 +98,8 @@ class _Space:
 class MemoryStore:
     """A new, empty Store."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
         self.spaces: dict[str, _Space] = {}
         self.blobs: dict[Digest, bytes] = {}
 

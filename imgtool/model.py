@@ -33,6 +33,7 @@ __all__ = [
     "Lease",
     "Namespace",
     "Platform",
+    "Settings",
     "check_image",
     "is_plain",
     "replace",
@@ -114,6 +115,15 @@ class Namespace(NamedTuple):
     labels: Mapping[str, str] = EMPTY
     created: int = 0
     unknown: Mapping[str, Any] = EMPTY
+
+
+class Settings(NamedTuple):
+    """How a store behaves, as its owner has set it: in imgtool.toml, see imgtool-store(5)."""
+
+    sharing: str = "shared"  # or "isolated": whether a digest alone obtains what another namespace has
+    follow: str = "graph"  # or "labels": whether gc reads manifests, beyond containerd's labels
+    deletion_threshold: int = 0  # so many deletions make a gc due; 0: any
+    mutation_threshold: int = 100  # so many changes make a gc due
 
 
 def replace(value: T, **changes: Any) -> T:

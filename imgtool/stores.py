@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, ImgtoolError, NotFound
-from imgtool.model import EMPTY, ContentInfo, Image, IngestStatus, Lease, Namespace, check_image
+from imgtool.model import EMPTY, ContentInfo, Image, IngestStatus, Lease, Namespace, Settings, check_image
 
 if TYPE_CHECKING:
     from typing import Self
@@ -481,6 +481,10 @@ class Garbage(NamedTuple):
 
 class Store(Protocol):
     """Images, content, leases and namespaces over one set of bytes."""
+
+    @property
+    def settings(self) -> Settings:
+        """How it behaves, as its owner has set it."""
 
     @property
     def namespaces(self) -> NamespaceStore: ...

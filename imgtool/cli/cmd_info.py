@@ -7,8 +7,8 @@ from imgtool.cli.context import Context
 
 
 def run(c: Context, bytes: o.Bytes = False) -> None:
-    """Show where the store is, its format, and how many objects, images, content records, leases and
-    unfinished writes it holds, with their sizes.
+    """Show where the store is, its format and settings, and how many objects, images, content records,
+    leases and unfinished writes it holds, with their sizes.
 
     An object that several namespaces have counts once among the objects, and in each namespace as
     content.

@@ -17,7 +17,9 @@ def count(c: Context) -> dict[str, Any]:
     sizes in bytes. Records that cannot be read are reported and not counted.
     """
     store = c.store()
-    found = store.settings
+    found = store.setup
+    gc = found.settings._asdict()
+    sharing = gc.pop("sharing")
     sizes = [size for _, size in store.objects()]
     namespaces = [
         _namespace(c, store, namespace.name) for namespace in store.namespaces.list(on_error=c.failures.add)
@@ -27,6 +29,8 @@ def count(c: Context) -> dict[str, Any]:
         "exists": found.exists,
         "format": {"read": found.read, "write": found.write},
         "locking": "flock" if found.locking else "none",
+        "sharing": sharing,
+        "gc": gc,
         "objects": {"count": len(sizes), "size": sum(sizes)},
         "namespaces": namespaces,
     }
@@ -59,11 +63,13 @@ def text(held: Row, *, exact: bool, root_only: bool = False) -> str:
         size = f", {size_text(thing['size'], exact=exact)}" if "size" in thing else ""
         return f"{thing['count']}{size}"
 
-    form = held["format"]
+    form, gc = held["format"], held["gc"]
     lines = [
         ("root", safe(held["root"])),
         ("format", f"read {form['read']}, write {form['write']}" if held["exists"] else "no store yet"),
         ("locking", held["locking"]),
+        ("sharing", held["sharing"]),
+        ("gc", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in gc.items())),
         ("objects", amount(held["objects"])),
     ]
     for namespace in held["namespaces"]:

@@ -108,9 +108,9 @@ class Engine:
     def __init__(self, root: str, lock_timeout: float, warn: Callable[[str], None]) -> None:
         self.layout = Layout(root)
         self.warn = warn
-        self.settings = settings.load(self.layout)
-        self.locks = Locks(self.layout, lock_timeout, enabled=self.settings.locking)
-        self.workspace = Workspace(self.layout.tmp, locking=self.settings.locking)
+        self.setup = settings.load(self.layout)
+        self.locks = Locks(self.layout, lock_timeout, enabled=self.setup.locking)
+        self.workspace = Workspace(self.layout.tmp, locking=self.setup.locking)
         self._writable = False
         self._memory: dict[str, tuple[tuple[int, ...], Any]] | None = None
 
@@ -125,7 +125,7 @@ class Engine:
 
     def exists(self) -> bool:
         """Whether there is a store."""
-        return self.settings.exists or os.path.lexists(self.layout.settings)
+        return self.setup.exists or os.path.lexists(self.layout.settings)
 
     def close(self) -> None:
         self.workspace.close()
@@ -233,14 +233,14 @@ class Engine:
             return
         for directory in self.layout.directories:
             read.is_directory(directory)
-        if self.settings.locking:
+        if self.setup.locking:
             settings.check_file_system(self.layout.root)
-        if not self.settings.exists:
+        if not self.setup.exists:
             settings.create(self.layout, self.workspace)
-            self.settings = settings.load(self.layout)
-        if self.settings.write > settings.FORMAT:
+            self.setup = settings.load(self.layout)
+        if self.setup.write > settings.FORMAT:
             raise FailedPrecondition(
-                f"store '{self.layout.root}' has format {self.settings.write}, "
+                f"store '{self.layout.root}' has format {self.setup.write}, "
                 f"this imgtool writes {settings.FORMAT}",
                 hint="use a newer imgtool; reading works",
             )

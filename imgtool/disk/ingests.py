@@ -220,7 +220,7 @@ def _lock(engine: Engine, path: str, ref: str, *, wait: bool) -> int:
             time.sleep(random.uniform(0, 2**attempt / 1000 * 0.5))
         fd = open_lock(lock)
         try:
-            if not engine.settings.locking or (try_lock(fd) and still_there(fd, lock)):
+            if not engine.setup.locking or (try_lock(fd) and still_there(fd, lock)):
                 return fd
         except BaseException:
             os.close(fd)
@@ -231,7 +231,7 @@ def _lock(engine: Engine, path: str, ref: str, *, wait: bool) -> int:
 
 def _is_written(engine: Engine, path: str) -> bool:
     """Whether a living process has the ingest locked."""
-    if not engine.settings.locking:
+    if not engine.setup.locking:
         return False
     try:
         fd = os.open(inside(path, "lock"), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -15,6 +15,7 @@ from imgtool.errors import DataLoss, InvalidArgument
 from imgtool.model import SIZE_MAX, ContentInfo, Descriptor, Image, Lease, Namespace, Platform, is_plain
 
 SCHEMA = 1
+_NUMBER = "a number from 0 to 2^63-1"
 
 
 class Fields:
@@ -23,9 +24,10 @@ class Fields:
     Every method raises DataLoss where the value is not what the schema says.
     """
 
-    def __init__(self, record: Mapping[str, Any], path: str) -> None:
+    def __init__(self, record: Mapping[str, Any], path: str, prefix: str = "") -> None:
         self._left = dict(record)
         self._path = path
+        self._prefix = prefix
 
     def schema(self) -> None:
         found = self.integer("schema")
@@ -41,8 +43,15 @@ class Fields:
     def integer(self, key: str, default: int | None = None) -> int:
         value = self._left.pop(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= SIZE_MAX:
-            raise self.bad(key, "is missing" if value is None else "is not a number from 0 to 2^63-1")
+            raise self.bad(key, "is missing" if value is None else f"is {value!r:.80}, expected {_NUMBER}")
         return value
+
+    def choice(self, key: str, *choices: str) -> str:
+        """One of `choices`, the first where there is no such key."""
+        value = self._left.pop(key, choices[0])
+        if value not in choices:
+            raise self.bad(key, f"is {value!r:.80}, expected {' or '.join(choices)}")
+        return str(value)
 
     def time(self, key: str) -> int:
         text = self.text(key)
@@ -71,7 +80,10 @@ class Fields:
         return value
 
     def table(self, key: str) -> Fields | None:
-        return Fields(self._table(key), self._path) if key in self._left else None
+        """The table `key`; None where there is none."""
+        if key not in self._left:
+            return None
+        return Fields(self._table(key), self._path, f"{self._prefix}{key}.")
 
     def _table(self, key: str) -> dict[str, Any]:
         value = self._left.pop(key, {})
@@ -89,7 +101,7 @@ class Fields:
         return key in self._left
 
     def bad(self, key: str, why: str) -> DataLoss:
-        return DataLoss(f"record '{self._path}': '{key}' {why}")
+        return DataLoss(f"record '{self._path}': '{self._prefix}{key}' {why}")
 
 
 def image_to_record(image: Image) -> Record:

@@ -12,6 +12,7 @@ from imgtool.disk.layout import Layout, inside, parent
 from imgtool.disk.locks import HINT_NO_LOCKS
 from imgtool.disk.records import Fields
 from imgtool.errors import DataLoss, FailedPrecondition, ImgtoolError, PermissionDenied, from_oserror
+from imgtool.model import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,21 +40,22 @@ _NETWORK = {
 }
 
 
-class Settings(NamedTuple):
+class Setup(NamedTuple):
     """What imgtool.toml says; the defaults where it says nothing."""
 
     exists: bool = False
     read: int = FORMAT
     write: int = FORMAT
     locking: bool = True
+    settings: Settings = Settings()
 
 
-def load(layout: Layout) -> Settings:
-    """The settings of the store; the defaults where there is no store.
+def load(layout: Layout) -> Setup:
+    """The format and settings of the store; the defaults where there is no store.
 
     Raises:
         FailedPrecondition: the format is newer than this imgtool reads.
-        DataLoss: the file cannot be read, or is missing from a store.
+        DataLoss: the file cannot be read, has a wrong value, or is missing from a store.
         PermissionDenied: the directory belongs to another user, or everybody may write there.
     """
     _check_owner(layout.root)
@@ -66,7 +68,7 @@ def load(layout: Layout) -> Settings:
                 f"'{layout.root}' holds {' and '.join(sorted(names & _CONTENT))} but no imgtool.toml",
                 hint="if it is a store, put the file back as imgtool-store(5) shows it",
             ) from None
-        return Settings()
+        return Setup()
     fields = Fields(codec.load(data, layout.settings), layout.settings)
     form = fields.table("format")
     if form is None:
@@ -77,10 +79,34 @@ def load(layout: Layout) -> Settings:
             f"store '{layout.root}' has format {reads}, this imgtool reads up to {FORMAT}",
             hint="use a newer imgtool",
         )
-    locking = fields.text("locking", "flock")
-    if locking not in ("flock", "none"):
-        raise fields.bad("locking", f"is '{locking}', expected flock or none")
-    return Settings(exists=True, read=reads, write=writes, locking=locking == "flock")
+    locking = fields.choice("locking", "flock", "none")
+    sharing = fields.choice("sharing", "shared", "isolated")
+    gc = fields.table("gc") or Fields({}, layout.settings)
+    default = Settings()
+    found = Settings(
+        sharing=sharing,
+        follow=gc.choice("follow", "graph", "labels"),
+        deletion_threshold=gc.integer("deletion_threshold", default.deletion_threshold),
+        mutation_threshold=gc.integer("mutation_threshold", default.mutation_threshold),
+    )
+    _check_places(fields, form, gc)
+    return Setup(exists=True, read=reads, write=writes, locking=locking == "flock", settings=found)
+
+
+def _check_places(top: Fields, form: Fields, gc: Fields) -> None:
+    """A key below the wrong heading would count for nothing, unnoticed: TOML's trap for who appends a line.
+
+    Raises:
+        DataLoss: there is one.
+    """
+    for key in ("locking", "sharing"):
+        for fields in (form, gc):
+            if fields.has(key):
+                raise fields.bad(key, "belongs above all tables")
+    for key in Settings._fields[1:]:
+        for fields in (top, form):
+            if fields.has(key):
+                raise fields.bad(key, "belongs into the table [gc]")
 
 
 def create(layout: Layout, workspace: Workspace) -> None:

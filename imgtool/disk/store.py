@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from imgtool.digest import Digest
     from imgtool.disk.content import DiskContent
     from imgtool.disk.leases import DiskLeases
-    from imgtool.disk.settings import Settings
-    from imgtool.model import Lease
+    from imgtool.disk.settings import Setup
+    from imgtool.model import Lease, Settings
     from imgtool.stores import Commit, Garbage, Litter, Published, Put
 
 
@@ -35,9 +35,13 @@ class DiskStore:
         self.namespaces = DiskNamespaces(engine)
 
     @property
+    def setup(self) -> Setup:
+        """What its imgtool.toml says, the format too."""
+        return self.engine.setup
+
+    @property
     def settings(self) -> Settings:
-        """What its imgtool.toml says."""
-        return self.engine.settings
+        return self.engine.setup.settings
 
     def images(self, namespace: str) -> DiskImages:
         return DiskImages(self.engine, check_namespace(namespace))

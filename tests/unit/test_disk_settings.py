@@ -13,7 +13,8 @@ import pytest
 from imgtool.digest import Digest
 from imgtool.disk import DiskStore, atomic, codec, open_store, settings
 from imgtool.errors import DataLoss, FailedPrecondition, ImgtoolError, NotFound, PermissionDenied
-from imgtool.model import ContentInfo, Descriptor, Image
+from imgtool.memory import MemoryStore
+from imgtool.model import ContentInfo, Descriptor, Image, Settings
 
 NS = "default"
 
@@ -242,6 +243,16 @@ def test_unknown_settings_are_passed_over(root: Path) -> None:
     write_to(root)
     set_settings(root, 'later = 1\nlocking = "flock"\n' + FORMAT.format(1, 1) + "[gc]\nthreshold = 1\n")
     assert names_in(root) == ["x"]
+
+
+def test_settings_are_those_of_the_file_and_the_defaults_where_it_is_silent(root: Path) -> None:
+    """What gc and writers go by; a store that is made later has the defaults."""
+    with open_store(str(root)) as store:
+        assert store.settings == MemoryStore().settings == Settings("shared", "graph", 0, 100)
+    write_to(root)
+    set_settings(root, 'sharing = "isolated"\n' + FORMAT.format(1, 1) + "[gc]\ndeletion_threshold = 7\n")
+    with open_store(str(root)) as store:
+        assert store.settings == Settings(sharing="isolated", deletion_threshold=7)
 
 
 # Locking
