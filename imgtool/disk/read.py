@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from imgtool.disk.layout import inside
+from imgtool.disk.layout import inside, parent
 from imgtool.errors import DataLoss, from_oserror
 
 # A scan may miss entries that exist all along while others are renamed over (seen on btrfs and tmpfs).
@@ -20,13 +20,15 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
 
     Raises:
         FileNotFoundError: it is not there.
-        DataLoss: it is a link, a pipe, a device or a directory.
+        DataLoss: it is a link, a pipe, a device or a directory, or lies below a file.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise FileNotFoundError(path) from None
     except OSError as error:
+        if error.errno == errno.ENOTDIR:
+            raise _not_below(path) from None
         if error.errno == errno.ELOOP:
             raise DataLoss(f"'{path}' is a symbolic link, expected a file") from None
         if error.errno == errno.ENXIO:
@@ -79,14 +81,14 @@ def read_fd(fd: int, count: int, step: int | None = None) -> bytes:
     return b"".join(parts)
 
 
-def entries(directory: str) -> list[str]:
+def entries(directory: str, *, or_file: bool = False) -> list[str]:
     """The names in a directory, in byte order; none where it is absent. Scans until two scans agree,
     five times at most, and takes their union.
 
-    Raises:
-        DataLoss: it is a link.
+    Args, Raises:
+        as `is_directory`.
     """
-    if not is_directory(directory):
+    if not is_directory(directory, or_file=or_file):
         return []
     seen = _scan(directory)
     for _ in range(_SCANS_MAX - 1):
@@ -102,27 +104,40 @@ def walk_fan_out(directory: str) -> Iterator[tuple[str, str]]:
     What does not lie at that depth is not ours, and left out.
     """
     for algorithm in entries(directory):
-        for prefix in entries(inside(directory, algorithm)):
+        for prefix in entries(inside(directory, algorithm), or_file=True):
             deep = inside(inside(directory, algorithm), prefix)
-            for rest in entries(deep):
+            for rest in entries(deep, or_file=True):
                 yield inside(deep, rest), f"{algorithm}:{prefix}{rest}"
 
 
-def is_directory(path: str) -> bool:
+def is_directory(path: str, *, or_file: bool = False) -> bool:
     """Whether a directory is there.
 
+    Args:
+        or_file: a file of that name may be there, which is not ours.
+
     Raises:
-        DataLoss: it is a link: none is followed below the root of a store.
+        DataLoss: it is a link: none is followed below the root of a store; or something else.
     """
     try:
         mode = os.lstat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return False
+    except NotADirectoryError:
+        raise _not_below(path) from None
     except OSError as error:
         raise from_oserror(error, "cannot open") from error
     if stat.S_ISLNK(mode):
         raise DataLoss(f"'{path}' is a symbolic link, expected a directory")
+    if not (stat.S_ISDIR(mode) or or_file):
+        raise DataLoss(f"'{path}' is a file, expected a directory")
     return stat.S_ISDIR(mode)
+
+
+def _not_below(path: str) -> DataLoss:
+    while not os.path.lexists(path):
+        path = parent(path)
+    return DataLoss(f"'{path}' is a file, expected a directory")
 
 
 def _scan(directory: str) -> set[str]:

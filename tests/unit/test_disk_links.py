@@ -54,6 +54,10 @@ def tree(path: Path) -> dict[str, tuple[int, str | None]]:
     }
 
 
+def tag(store: DiskStore) -> None:
+    store.images(NS).create(Image("new", Descriptor("t", DIGEST, 1)))
+
+
 def add(store: DiskStore) -> None:
     with store.content(NS).stage(algorithm="sha256") as writer:
         writer.write(DATA)
@@ -221,6 +225,38 @@ def test_a_directory_deeper_down_that_is_a_link_stops_gc(root: Path, home: Path,
     (root / name).symlink_to(home)
     with open_store(str(root)) as store, pytest.raises(DataLoss):
         gc.collect(store)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("namespaces", tag),
+        ("namespaces/default/images", tag),
+        ("namespaces/default/content", add),
+        ("namespaces/default/leases", lambda store: store.leases(NS).create(Lease("new"))),
+        ("objects", add),
+        ("ingests", lambda store: store.content(NS).writer("new")),
+        ("tmp", add),
+    ],
+)
+def test_a_file_where_a_directory_must_be_is_a_loss_and_not_an_empty_directory(
+    root: Path, name: str, change: Callable[[DiskStore], object]
+) -> None:
+    """Else gc takes an image's content because its records cannot be seen."""
+    shutil.move(root / name, root / "moved")
+    (root / name).write_text("not a directory")
+    before = tree(root)
+    with open_store(str(root)) as store:
+        with pytest.raises(DataLoss):
+            gc.collect(store)
+        assert tree(root) == before
+        with pytest.raises(DataLoss):
+            change(store)
+        if "images" in name:
+            with pytest.raises(DataLoss):
+                store.images(NS).get("app")
+            with pytest.raises(DataLoss):
+                list(store.images(NS).list())
 
 
 def test_a_link_among_the_ingests_is_neither_entered_nor_removed(root: Path, home: Path) -> None:
