@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from imgtool.errors import (
 from imgtool.fieldpaths import merge_image, merge_labels
 from imgtool.model import (
     ContentInfo,
+    Happening,
     Image,
     IngestStatus,
     Lease,
@@ -102,6 +104,7 @@ class MemoryStore:
         self.settings = settings or Settings()
         self.spaces: dict[str, _Space] = {}
         self.blobs: dict[Digest, bytes] = {}
+        self._happened: list[Happening] = []
 
     @property
     def namespaces(self) -> NamespaceStore:
@@ -122,8 +125,14 @@ class MemoryStore:
     def appear(self, namespace: str) -> _Space:
         """The space of `namespace`, which exists from now on."""
         space = self.space(namespace)
-        space.record = space.record or Namespace(namespace, created=clock.now())
+        if space.record is None:
+            space.record = Namespace(namespace, created=clock.now())
+            self.tell(namespace)
         return space
+
+    def tell(self, namespace: str, *, deletes: bool = False) -> None:
+        """Keep in mind that a record was changed, or deleted."""
+        self._happened.append(Happening(namespace, deletes))
 
     def publish(
         self,
@@ -163,6 +172,7 @@ class MemoryStore:
     ) -> ContentInfo:
         space, now = self.appear(namespace), clock.now()
         self.blobs[digest] = writer.take(digest)
+        self.tell(namespace)
         old = space.content.get(digest, ContentInfo(digest, len(self.blobs[digest]), {}, now, now))
         merged = without_empty({**old.labels, **labels})
         if merged != old.labels:
@@ -176,6 +186,7 @@ class MemoryStore:
         held = {type: (*old.resources.get(type, ()), *ids) for type, ids in lease.resources.items()}
         resources = {**old.resources, **held}
         leases[lease.id] = _check_lease(replace(old, labels=lease.labels, resources=resources))
+        self.tell(namespace)
 
     def _put(self, namespace: str, put: Put) -> Image | ImgtoolError:
         images, there = self.images(namespace), self.space(namespace).images.get(put.image.name)
@@ -204,6 +215,18 @@ class MemoryStore:
     def remembering(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def since_gc(self) -> Iterator[Happening]:
+        return reversed(self._happened)
+
+    def looking(self) -> Callable[[], None]:
+        before = Counter(happening.namespace for happening in self._happened)
+
+        def looked() -> None:
+            now = Counter(happening.namespace for happening in self._happened)
+            self._happened = [h for h in self._happened if now[h.namespace] != before[h.namespace]]
+
+        return looked
+
     @contextmanager
     def removing(self) -> Iterator[Callable[[Garbage], None]]:
         yield self._remove
@@ -224,6 +247,7 @@ class MemoryStore:
             ingests = self.space(item.namespace).ingests
             if item.name in ingests and not ingests[item.name].busy:
                 del ingests[item.name]
+        self._happened.clear()
 
 
 class _Bound:
@@ -236,6 +260,9 @@ class _Bound:
     @property
     def _space(self) -> _Space:
         return self._store.space(self._namespace)
+
+    def _tell(self, *, deletes: bool = False) -> None:
+        self._store.tell(self._namespace, deletes=deletes)
 
 
 class _Images(_Bound):
@@ -279,13 +306,15 @@ class _Images(_Bound):
             there = self._write(moved)
         elif replace(there, created=moved.created, updated=moved.updated) != moved:
             raise AlreadyExists(f"image '{new}' already exists")
-        images.pop(name, None)
+        if images.pop(name, None):
+            self._tell(deletes=True)
         return there
 
     def delete(self, name: str, *, target: Digest | None = None) -> Image:
         image = self.get(name)
         _check_target(image, target)
         del self._space.images[name]
+        self._tell(deletes=True)
         return image
 
     def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Image]:
@@ -293,6 +322,7 @@ class _Images(_Bound):
 
     def _write(self, image: Image) -> Image:
         self._store.appear(self._namespace).images[image.name] = image
+        self._tell()
         return image
 
     def _need(self, digests: Iterable[Digest]) -> None:
@@ -314,10 +344,12 @@ class _Content(_Bound):
         check_labels(labels)
         new = replace(old, labels=labels, updated=clock.now())
         self._space.content[new.digest] = new
+        self._tell()
         return new
 
     def delete(self, digest: Digest) -> None:
         del self._space.content[self.info(digest).digest]
+        self._tell(deletes=True)
 
     def reader(self, digest: Digest) -> Reader:
         return _Reader(self._store.blobs[self.info(digest).digest])
@@ -340,6 +372,7 @@ class _Content(_Bound):
             self._lease(lease, CONTENT, str(expected))
             raise AlreadyExists(f"content {expected} already exists")
         now = clock.now()
+        self._store.appear(self._namespace)
         ingest = self._space.ingests.setdefault(ref, _Ingest(ref, size or 0, now, now))
         if ingest.busy:
             raise Unavailable(f"ref '{ref}' is being written")
@@ -351,7 +384,10 @@ class _Content(_Bound):
         ingest.expires = clock.wall() + clock.DAY if ingest.lease is None else None
         ingest.busy = True
         self._lease(lease, INGESTS, ref)
-        return _Writer(self, ingest, algorithm)
+        lent = None
+        if expected and not ingest.data and any(map(self._lends(expected), self._store.spaces.values())):
+            lent = self.blob(expected)
+        return _Writer(self, ingest, algorithm, lent if not size or len(lent or b"") == size else None)
 
     def stage(self, *, algorithm: str) -> Writer:
         new_hasher(algorithm)
@@ -521,6 +557,7 @@ class _Leases(_Bound):
 
     def delete(self, id: str) -> None:
         del self._space.leases[self.get(id).id]
+        self._tell(deletes=True)
 
     def add(self, id: str, type: str, *resources: str, needs: Iterable[Digest] = ()) -> None:
         held = self.get(id).resources
@@ -542,7 +579,9 @@ class _Leases(_Bound):
         self._write(_check_lease(replace(old, resources={**old.resources, type: tuple(resources)})))
 
     def _write(self, lease: Lease) -> Lease:
+        old = self._space.leases.get(lease.id)
         self._space.leases[lease.id] = lease
+        self._tell(deletes=old is not None and not _held(old) <= _held(lease))
         return lease
 
 
@@ -577,6 +616,7 @@ class _Namespaces:
             if records:
                 raise FailedPrecondition(f"namespace '{name}' must be empty, but it still has {what}")
         del self._store.spaces[name]
+        self._store.tell(name, deletes=bool(space.leases))
 
     def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Namespace]:
         found = {name: s.record for name, s in self._store.spaces.items() if s.record is not None}
@@ -584,6 +624,7 @@ class _Namespaces:
 
     def _write(self, namespace: Namespace) -> Namespace:
         self._store.space(namespace.name).record = namespace
+        self._store.tell(namespace.name)
         return namespace
 
 
@@ -599,6 +640,11 @@ def _matching(
 def _check_target(image: Image, digest: Digest | None) -> None:
     if digest is not None and image.target.digest != digest:
         raise FailedPrecondition(f"image '{image.name}' is {image.target.digest}, not {digest}")
+
+
+def _held(lease: Lease) -> set[tuple[str, str]]:
+    """What a lease holds, but for ingests: letting go of one is how it ends."""
+    return {(type, id) for type, ids in lease.resources.items() if type != INGESTS for id in ids}
 
 
 def _check_lease(lease: Lease) -> Lease:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from imgtool.digest import Digest
 from imgtool.errors import InvalidArgument
-from imgtool.names import check_labels, check_name
+from imgtool.names import SHAREABLE, check_labels, check_name
 
 SIZE_MAX = 2**63 - 1
 _NESTING_MAX = 16
@@ -28,6 +28,7 @@ T = TypeVar("T", bound=NamedTuple)
 __all__ = [
     "ContentInfo",
     "Descriptor",
+    "Happening",
     "Image",
     "IngestStatus",
     "Lease",
@@ -117,6 +118,14 @@ class Namespace(NamedTuple):
     unknown: Mapping[str, Any] = EMPTY
 
 
+class Happening(NamedTuple):
+    """A change of a record since the last gc; or, with `doubt`, why that cannot be told."""
+
+    namespace: str
+    deletes: bool = False  # an image, content or lease; or a lease let go of something
+    doubt: str = ""
+
+
 class Settings(NamedTuple):
     """How a store behaves, as its owner has set it: in imgtool.toml, see imgtool-store(5)."""
 
@@ -124,6 +133,10 @@ class Settings(NamedTuple):
     follow: str = "graph"  # or "labels": whether gc reads manifests, beyond containerd's labels
     deletion_threshold: int = 0  # so many deletions make a gc due; 0: any
     mutation_threshold: int = 100  # so many changes make a gc due
+
+    def lends(self, namespace: Namespace) -> bool:
+        """Whether other namespaces get what this one has for its digest alone."""
+        return self.sharing == "shared" or namespace.labels.get(SHAREABLE) == "true"
 
 
 def replace(value: T, **changes: Any) -> T:

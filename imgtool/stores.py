@@ -26,7 +26,17 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, ImgtoolError, NotFound
-from imgtool.model import EMPTY, ContentInfo, Image, IngestStatus, Lease, Namespace, Settings, check_image
+from imgtool.model import (
+    EMPTY,
+    ContentInfo,
+    Happening,
+    Image,
+    IngestStatus,
+    Lease,
+    Namespace,
+    Settings,
+    check_image,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -539,9 +549,21 @@ class Store(Protocol):
         at everything twice.
         """
 
+    def since_gc(self) -> Iterator[Happening]:
+        """What has changed since the last gc that ended, of each namespace the newest first. Found one by
+        one, so that stopping early is cheap. What cannot be told is a Happening too, and no error.
+        """
+
+    def looking(self) -> Callable[[], None]:
+        """Called before gc looks at the store without shutting out changes. Returns what to call if it
+        found no garbage: `since_gc` is empty then for each namespace that has not changed since. Where
+        that cannot be written, or not at once, it is left undone.
+        """
+
     def removing(self) -> AbstractContextManager[Callable[[Garbage], None]]:
         """Shut out every change, and give the function that removes garbage. For gc, which looks again
-        inside: reading works there, and nothing changes meanwhile. A crash while it removes leaves
+        inside: reading works there, and nothing changes meanwhile. Once it is called `since_gc` is
+        empty, if that can be written. A crash while it removes leaves
         records without their parents, or objects without records: garbage still.
 
         Raises:

@@ -1,7 +1,8 @@
 """The way around Typer for what shells call in loops: importing Typer takes most of a short command's time.
 
-Only exact forms of `list`, `resolve`, `exists` and `--version` go this way; whatever else, a mistake or
-`--help` among it, is left to `imgtool.cli.app`. A test runs every form both ways and compares.
+Only exact forms of `list`, `resolve`, `exists` and `--version` go this way, and of `gc --auto` where no
+gc is due; whatever else, a mistake or `--help` among it, is left to `imgtool.cli.app`. A test runs every
+form both ways and compares.
 """
 
 from __future__ import annotations
@@ -25,8 +26,24 @@ GLOBAL_VALUES = {
     "--format": "format",
 }
 _ZERO = {"-0": "zero", "--zero": "zero"}
-# Command -> what it calls, and option -> parameter of that, behind the command's name.
-COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
+
+
+def _gc(c: Context, _words: Sequence[str], *, auto: bool = False, zero: bool = False) -> bool:
+    """`imgtool gc --auto` where no gc is due; False otherwise."""
+    if not auto:
+        return False
+    from imgtool.cli import garbage
+    from imgtool.ops.auto import due
+
+    if due(c.store()):
+        return False
+    c.out.rows(garbage.GARBAGE.also("reason"), (), {}, zero=zero, header=False)
+    return True
+
+
+# Command -> what it calls, which may yet leave it by returning False; and option -> parameter of that,
+# behind the command's name.
+COMMANDS: dict[str, tuple[Callable[..., bool | None], dict[str, str]]] = {
     "list": (
         listing.show,
         {
@@ -39,7 +56,9 @@ COMMANDS: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
     ),
     "resolve": (listing.resolve, _ZERO),
     "exists": (listing.exists, _ZERO),
+    "gc": (_gc, {"--auto": "auto", **_ZERO}),
 }
+_WORDLESS = {"gc"}
 
 
 def invoke(argv: Sequence[str], context: Context) -> bool:
@@ -64,7 +83,7 @@ def invoke(argv: Sequence[str], context: Context) -> bool:
             settings[GLOBAL_VALUES[word]] = value
         elif word in known:
             flags[known[word]] = True
-        elif len(word) > 1 and word.startswith("-"):
+        elif (len(word) > 1 and word.startswith("-")) or command in _WORDLESS:
             return False
         elif command:
             words.append(word)
@@ -77,5 +96,4 @@ def invoke(argv: Sequence[str], context: Context) -> bool:
     for name, setting in settings.items():
         setattr(context, name, setting)
     context.out.check()
-    COMMANDS[command][0](context, words, **flags)
-    return True
+    return COMMANDS[command][0](context, words, **flags) is not False

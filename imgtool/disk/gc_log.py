@@ -16,8 +16,8 @@ from imgtool.disk import log, read
 from imgtool.disk.engine import Engine, new_id
 from imgtool.disk.locks import Locks
 from imgtool.errors import ImgtoolError, InvalidArgument
+from imgtool.model import Happening
 from imgtool.names import check_namespace
-from imgtool.stores import Happening
 
 _PATIENCE = 0.1  # seconds that gc waits for a lock only to write that there was nothing to do
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from imgtool.disk.content import DiskContent
     from imgtool.disk.leases import DiskLeases
     from imgtool.disk.settings import Setup
-    from imgtool.model import Lease, Settings
+    from imgtool.model import Happening, Lease, Settings
     from imgtool.stores import Commit, Garbage, Litter, Published, Put
 
 
@@ -81,6 +81,16 @@ class DiskStore:
 
     def remembering(self) -> AbstractContextManager[None]:
         return self.engine.remembering()
+
+    def since_gc(self) -> Iterator[Happening]:
+        from imgtool.disk import gc_log
+
+        return gc_log.since_gc(self.engine)
+
+    def looking(self) -> Callable[[], None]:
+        from imgtool.disk import gc_log
+
+        return gc_log.looking(self.engine)
 
     def removing(self) -> AbstractContextManager[Callable[[Garbage], None]]:
         from imgtool.disk import sweep

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from imgtool.memory import MemoryStore
-from imgtool.model import Settings
+from imgtool.model import Happening, Settings
 from imgtool.ops import auto, gc
-from imgtool.stores import Happening
 
 from .gc_world import LAYER, NS, add, tag
 

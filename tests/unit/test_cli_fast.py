@@ -32,6 +32,7 @@ WORDS: dict[str, list[Words]] = {
     "ls": [[]],
     "resolve": [[], ["a"], ["a", "x", "b"], ["-"]],
     "exists": [[], ["a"], ["x"], ["-"], ["a", "\0"]],
+    "gc": [["--auto"], ["--auto", "word"]],
 }
 
 
@@ -85,6 +86,8 @@ def test_every_fast_form_says_what_typer_says(here: Path, monkeypatch: pytest.Mo
         ["-0", "list"],
         ["resolve", "--bytes", "a"],
         ["delete", "a"],
+        ["gc"],
+        ["gc", "--auto", "--dry-run"],
         ["--version", "-q"],
     ],
 )
@@ -103,7 +106,9 @@ NEEDLESS = {"typer", "dataclasses", "inspect", "pathlib", "subprocess", "tempfil
 }
 
 
-@pytest.mark.parametrize("words", [["list"], ["resolve", "a"], ["exists", "a"], ["--version"]])
+@pytest.mark.parametrize(
+    "words", [["list"], ["resolve", "a"], ["exists", "a"], ["gc", "--auto"], ["--version"]]
+)
 def test_the_fast_way_imports_only_what_it_needs(words: list[str], tmp_path: Path) -> None:
     """Time is lost an import at a time, by people who do not see it."""
     script = (
