@@ -728,10 +728,10 @@ def gnu_tar_lists(raw: bytes) -> tuple[int, list[bytes]]:
 
 
 def as_gnu(name: str, kind: str) -> bytes:
-    """`name` as GNU tar shows it: escaped; a directory has one slash."""
+    """`name` as GNU tar shows it: escaped; a directory ends with a slash."""
     raw = os.fsencode(name)
-    if kind == tar.DIRECTORY:
-        raw = raw.rstrip(b"/") + b"/"
+    if kind == tar.DIRECTORY and not raw.endswith(b"/"):
+        raw += b"/"
     shown = raw.decode("latin-1").replace("\\", "\\\\")
     escapes = dict(
         zip("\a\b\f\n\r\t\v\x7f", ["\\a", "\\b", "\\f", "\\n", "\\r", "\\t", "\\v", "\\177"], strict=True)
