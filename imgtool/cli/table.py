@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "tag": "Give an image or a digest further names",
     "inspect": "Show an image, its manifests and what is absent",
     "tree": "Show images as trees of what they are made of",
+    "du": "Show how much space images hold, alone and with others",
     "cat": "Write the bytes of content to stdout",
     "resolve": "Print the digest that a name points to",
     "exists": "Tell by the exit status whether images exist",
