@@ -650,6 +650,7 @@ def _held(lease: Lease) -> set[tuple[str, str]]:
 def _check_lease(lease: Lease) -> Lease:
     """`lease` as a store holds it: each resource once, no empty labels, no type without resources."""
     check_name(lease.id, "lease id")
+    check_labels(lease.labels, limited=False)
     for type, ids in lease.resources.items():
         for text in (type, *ids):
             check_name(text, "lease resource")

@@ -14,6 +14,8 @@ from imgtool.errors import InvalidArgument
 DEFAULT_NAMESPACE = "default"
 EXPIRE = "containerd.io/gc.expire"
 """The label of a lease or an image that tells, in RFC 3339, from when on gc may remove it."""
+SHAREABLE = "containerd.io/namespace.shareable"
+"""The label of a namespace that lends its content to others where it is `true`, whatever the settings."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", re.ASCII)
 _IDENTIFIER_MAX = 76
@@ -84,8 +86,11 @@ def check_resource(type: str, id: str) -> str:
     return check_name(id, "lease resource")
 
 
-def check_labels(labels: Mapping[str, str]) -> None:
+def check_labels(labels: Mapping[str, str], *, limited: bool = True) -> None:
     """Check every label: text without NUL, key and value together at most 4,096 bytes.
+
+    Args:
+        limited: without, they may be longer: those of leases, as in containerd.
 
     Raises:
         InvalidArgument: one is not.
@@ -94,7 +99,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
         if not (isinstance(key, str) and isinstance(value, str)):
             raise InvalidArgument(f"label '{key}' is not text")
         size = len(_utf8(key, "label key")) + len(_utf8(value, f"label '{key[:64]}'"))
-        if size > _LABEL_MAX:
+        if limited and size > _LABEL_MAX:
             raise InvalidArgument(
                 f"label '{key[:64]}' has {size} bytes with its value, at most {_LABEL_MAX} fit"
             )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from imgtool.cli.images import needed, row, target_of
-from imgtool.cli.leases import usable
 from imgtool.cli.output import Row
 from imgtool.cli.words import label_paths
 from imgtool.digest import Digest
@@ -17,6 +16,7 @@ from imgtool.errors import AlreadyExists, FailedPrecondition, ImgtoolError, Inva
 from imgtool.fieldpaths import merge_image, merge_labels
 from imgtool.model import Namespace, check_image, replace, without_empty
 from imgtool.names import EXPIRE, check_labels, check_name
+from imgtool.ops.hold import require_lease
 
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
@@ -54,7 +54,9 @@ class Change:
         self._context = c
         if lease is not None and target is None:
             raise InvalidArgument("--lease is for --target, and no other content gets a name")
-        self._lease = usable(c, lease)
+        if lease is not None:
+            require_lease(c.store().leases(c.namespace), lease)
+        self._lease = lease
         self._rename = rename
         self._paths: list[str] = []
         self._labels: dict[str, str] = {}
@@ -109,7 +111,7 @@ class Change:
             return self._row(old, new if self._rename is None else would_rename(images, new, self._rename))
         if self._lease is not None:
             expect(old, expected)
-            self._hold(self._lease, "content", self._needs)
+            self._hold(self._lease, "content", sorted(self._needs), self._needs)
         new = images.update(new, *self._paths, if_target=expected, needs=self._needs)
         if self._rename is not None:
             new = images.rename(name, self._rename, if_target=new.target.digest)
@@ -117,10 +119,11 @@ class Change:
             self._hold(self._lease, "images", [new.name])
         return self._row(old, new)
 
-    def _hold(self, lease: str, type: str, resources: Collection[str]) -> None:
+    def _hold(
+        self, lease: str, type: str, resources: Sequence[str], needs: frozenset[Digest] = frozenset()
+    ) -> None:
         c = self._context
-        leases = c.store().leases(c.namespace)
-        leases.add(lease, type, *sorted(resources), needs=self._needs)
+        c.store().leases(c.namespace).add(lease, type, *resources, needs=needs)
 
     def _row(self, old: Image, new: Image) -> Row:
         return row(self._context.namespace, new) | {"changes": changes(old, new)}

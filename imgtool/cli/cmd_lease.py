@@ -96,17 +96,13 @@ def run_label(
     from imgtool.cli import leases as view
     from imgtool.cli.images import LABELS_ONLY
     from imgtool.cli.words import label_paths
-    from imgtool.fieldpaths import merge_labels
-    from imgtool.model import Lease, replace
+    from imgtool.model import Lease
 
     c.out.check(view.LEASES)
     paths, new = label_paths([*labels, *view.expiring(labels, expires)], replace_all)
     leases = c.store().leases(c.namespace)
-    if dry_run:
-        lease = leases.get(id)
-        lease = replace(lease, labels=merge_labels(lease.labels, new, paths, f"lease '{id}'"))
-    else:
-        lease = leases.update(Lease(id, new), *paths)
+    lease = Lease(id, new)
+    lease = view.would_label(leases, lease, paths) if dry_run else leases.update(lease, *paths)
     c.out.rows(view.LEASES, [view.row(c.namespace, lease)], LABELS_ONLY, header=False)
 
 

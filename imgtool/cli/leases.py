@@ -13,8 +13,9 @@ from imgtool.cli.words import check_choice, names_from, pairs
 from imgtool.clock import format_time, parse_duration, wall
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
-from imgtool.model import without_empty
-from imgtool.names import EXPIRE, check_resource
+from imgtool.fieldpaths import merge_labels
+from imgtool.model import replace, without_empty
+from imgtool.names import EXPIRE, check_labels, check_resource
 from imgtool.ops.hold import HELD_FOR, expires, require_lease
 
 if TYPE_CHECKING:
@@ -135,14 +136,27 @@ def expiring(words: Sequence[str], expiration: str | None) -> list[str]:
 
 
 def would_create(leases: LeaseStore, lease: Lease) -> Lease:
-    """
+    """The lease as it would be.
+
     Raises:
         AlreadyExists: its id is taken.
     """
+    check_labels(lease.labels, limited=False)
     with suppress(NotFound):
         leases.get(lease.id)
         raise AlreadyExists(f"lease '{lease.id}' already exists")
     return lease
+
+
+def would_label(leases: LeaseStore, new: Lease, paths: Sequence[str]) -> Lease:
+    """The lease as it would be with the labels of `new` that `paths` name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    check_labels(new.labels, limited=False)
+    old = leases.get(new.id)
+    return replace(old, labels=merge_labels(old.labels, new.labels, paths, f"lease '{new.id}'"))
 
 
 def selected(

@@ -13,7 +13,7 @@ from imgtool.disk.publish import holding, letting_go
 from imgtool.errors import AlreadyExists, DataLoss, NotFound
 from imgtool.fieldpaths import merge_labels
 from imgtool.model import Lease, replace, without_empty
-from imgtool.names import check_name, check_resource
+from imgtool.names import check_labels, check_name, check_resource
 from imgtool.stores import OnError
 
 
@@ -39,6 +39,8 @@ class DiskLeases:
                 yield lease
 
     def create(self, lease: Lease) -> Lease:
+        check_labels(lease.labels, limited=False)
+
         def change(old: Lease | None) -> Lease:
             if old is not None:
                 raise AlreadyExists(f"lease '{lease.id}' already exists")
@@ -47,6 +49,8 @@ class DiskLeases:
         return self._changed(lease.id, change)
 
     def update(self, lease: Lease, *paths: str) -> Lease:
+        check_labels(lease.labels, limited=False)
+
         def change(old: Lease | None) -> Lease:
             if old is None:
                 raise NotFound(f"lease '{lease.id}' not found")

@@ -63,6 +63,21 @@ def test_create_over_a_lease_fails(store: Store, leases: LeaseStore) -> None:
         leases.create(Lease("l"))
 
 
+def test_labels_are_text_of_any_length(store: Store, leases: LeaseStore) -> None:
+    """containerd looks at those of leases not at all; a record holds text without NUL."""
+    long = {"k": "v" * 5000}
+    assert leases.create(Lease("l", long)).labels == long
+    assert leases.update(Lease("l", {"l": "w" * 5000}), "labels.l").labels == {**long, "l": "w" * 5000}
+    with unchanged(store):
+        each_raises(
+            InvalidArgument,
+            lambda: leases.create(Lease("m", {"k": "\udcff"})),
+            lambda: leases.create(Lease("m", {"a\0b": "v"})),
+            lambda: leases.update(Lease("l", {"k": "\udcff"})),
+            lambda: leases.update(Lease("l", {"a\0b": "v"})),
+        )
+
+
 def test_an_absent_lease_is_not_found(store: Store, leases: LeaseStore) -> None:
     """By any call; no call but create makes one."""
     leases.create(Lease("other"))

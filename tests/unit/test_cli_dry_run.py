@@ -8,7 +8,7 @@ import pytest
 
 from imgtool.digest import Digest
 from imgtool.disk import open_store
-from imgtool.model import Descriptor, Image, Namespace
+from imgtool.model import Descriptor, Image, Lease, Namespace
 from tests.fixture_runner import Result, run_here, tree
 
 LONG = "k=" + "x" * 4096
@@ -17,13 +17,16 @@ TARGET = Descriptor("text/plain", Digest.of(b"a"), 1, {"old": "1"})
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """Images `a` and `b` with different targets; content; a namespace `lost` that cannot be read."""
+    """Images `a` and `b` with different targets; content; a lease `held` that holds something; a namespace
+    `lost` that cannot be read.
+    """
     with open_store(str(tmp_path / "store")) as store:
         with store.content("default").stage(algorithm="sha256") as writer:
             writer.write(b"a")
             writer.commit()
         for name, target in (("a", TARGET), ("b", Descriptor("text/plain", Digest.of(b"b"), 1))):
             store.images("default").create(Image(name, target, {"k": "v"}))
+        store.leases("default").create(Lease("held", {"k": "v"}, {"content": (Digest.of(b"b"),)}))
         for name in ("there", "lost"):
             store.namespaces.create(Namespace(name, {"k": "v"}))
     record = tmp_path / "store" / "namespaces" / "lost" / "namespace.toml"
@@ -62,6 +65,27 @@ def told(result: Result) -> tuple[int, bytes, bytes]:
         (["namespace", "label", "there", LONG], 2),
         (["namespace", "label", "lost", "k=w"], 6),
         (["content", "label", TARGET.digest, LONG], 2),
+        (["lease", "create", "--id", "new", "-x", "0", "k=v", "gone="], 0),
+        (["lease", "create", "--id", "new", "-x", "0", LONG], 0),
+        (["lease", "create", "--id", "new", "k=\udcff"], 2),
+        (["lease", "create", "--id", "held"], 4),
+        (["lease", "create", "--id", ""], 2),
+        (["lease", "label", "held", "k=w"], 0),
+        (["lease", "label", "held", "k=\udcff"], 2),
+        (["lease", "label", "held", "--replace-all"], 0),
+        (["lease", "label", "none", "k=w"], 3),
+        (["lease", "add", "held", "a", "b", TARGET.digest], 3),
+        (["lease", "add", "held", "a", "--type", "images"], 0),
+        (["lease", "add", "held", "a", "--type", "snapshots"], 2),
+        (["lease", "add", "none", "a"], 3),
+        (["lease", "drop", "held", Digest.of(b"b"), "a"], 3),
+        (["lease", "rm", "none", "held"], 3),
+        (["lease", "rm", "--all"], 0),
+        (["tag", "a", "c", "--lease", "held"], 0),
+        (["tag", "a", "c", "--lease", "none"], 3),
+        (["update", "b", "--target", "a", "--lease", "held"], 0),
+        (["update", "b", "-l", "x=1", "--lease", "held"], 2),
+        (["update", "b", "--target", "a", "--lease", "none"], 3),
     ],
 )
 def test_a_dry_run_says_what_the_run_says_and_changes_nothing(

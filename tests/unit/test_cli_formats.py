@@ -16,11 +16,15 @@ DIGEST = Digest.of(b"a")
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """An image `a`, an unfinished write `ref`, empty namespaces `spare` and `lost`, and a file `f`."""
+    """An image `a`, a lease `held` on its content, an unfinished write `ref`, empty namespaces `spare` and
+    `lost`, and a file `f`.
+    """
     (tmp_path / "f").write_bytes(b"a")
     for line in (
         ["ingest", "f", "-t", "a", "--digest-algorithm", "sha256"],
         ["namespace", "create", "spare"],
+        ["lease", "create", "--id", "held", "-x", "0"],
+        ["lease", "add", "held", "a"],
     ):
         assert run_here(line, tmp_path, b"").code == 0
     with open_store(str(tmp_path / "store")) as store, store.content("default").writer("ref") as writer:
@@ -42,6 +46,11 @@ CHANGING = [
     ["content", "label", DIGEST, "k=v"],
     ["content", "rm", DIGEST],
     ["content", "abort", "ref"],
+    ["lease", "create", "-x", "0"],
+    ["lease", "label", "held", "k=v"],
+    ["lease", "add", "held", "a"],
+    ["lease", "drop", "held", DIGEST],
+    ["lease", "rm", "held", "--sync"],
     ["export", "a", "-o", "out.tar"],
     ["gc"],
 ]
@@ -53,6 +62,8 @@ READING = [
     ["content", "list"],
     ["content", "info", DIGEST],
     ["content", "active"],
+    ["lease", "list"],
+    ["lease", "resources", "held"],
 ]
 FOR_NUL = {"ingest", "update", "delete", "tag", "export", "gc"}
 
