@@ -11,7 +11,7 @@ from imgtool.errors import InvalidArgument, from_oserror
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
     from imgtool.cli.output import Row
-    from imgtool.ops.retention import Found, Rule
+    from imgtool.ops.retention import Rule, Verdict
 
 _KEEP = ("--keep-last", "--keep-within", "--keep-tag")
 _EXPIRED = "its time is past"
@@ -109,12 +109,15 @@ def collect(c: Context, retention: Retention, *, auto: bool, dry_run: bool, exac
     total = c.format == "table" and not (c.quiet or zero)
 
     def removed() -> Iterator[Row]:
-        without: list[tuple[str, str]] = []
-        for found, reason in _let_go(c, retention, rules, dry_run):
-            without.append((found.namespace, found.image.name))
+        going = _going(c, retention, rules) if rules else []
+        if dry_run or going:
+            # Before the first is deleted: where something cannot be read, nothing goes.
+            rest = gc.find(c.store(), without=[(v.found.namespace, v.found.image.name) for v in going])
+        for found, _, reason in going if dry_run else _deleted(c, going):
             where = {"kind": "image", "namespace": found.namespace, "name": found.image.name}
             yield where | {"size": None, "reason": reason}
-        rest = gc.find(c.store(), without=without) if dry_run else gc.collect(c.store())
+        if not dry_run:
+            rest = gc.collect(c.store())
         for row in garbage.rows(rest, total=total):
             yield dict(row) | {"reason": _EXPIRED if row["kind"] in ("image", "lease") else None}
 
@@ -129,14 +132,8 @@ def _is_due(c: Context) -> bool:
     return reason is not None
 
 
-def _let_go(
-    c: Context, options: Retention, rules: Sequence[Rule], dry_run: bool
-) -> Iterator[tuple[Found, str]]:
-    """The images that go, each deleted when it is yielded, and why. Whoever wants to know is told, of
-    every image.
-    """
-    if not rules:
-        return
+def _going(c: Context, options: Retention, rules: Sequence[Rule]) -> list[Verdict]:
+    """The verdicts on the images that go. Who wants to know is told of every image."""
     from imgtool import clock
     from imgtool.ops import prune
     from imgtool.ops.retention import judge
@@ -144,28 +141,34 @@ def _let_go(
     store = c.store()
     namespaces = [ns.name for ns in store.namespaces.list()] if options.all_namespaces else [c.namespace]
     verdicts = judge(prune.images(store, namespaces, options.filters), rules, clock.now())
-    for found, keeps, reason in verdicts:
-        c.detail(f"{_named(found)} {'stays' if keeps else 'goes'}: {reason}")
-    for found, keeps, reason in verdicts:
-        if keeps:
-            continue
-        if dry_run or prune.delete(store, found):
-            yield found, reason
+    for verdict in verdicts:
+        c.detail(f"{_named(verdict)} {'stays' if verdict.keeps else 'goes'}: {verdict.reason}")
+    return [verdict for verdict in verdicts if not verdict.keeps]
+
+
+def _deleted(c: Context, going: Sequence[Verdict]) -> Iterator[Verdict]:
+    """Those of `going` that are deleted, each when it is yielded."""
+    from imgtool.ops import prune
+
+    for verdict in going:
+        if prune.delete(c.store(), verdict.found):
+            yield verdict
         else:
-            c.say(f"{_named(found)} has been changed meanwhile, and is left")
+            c.say(f"{_named(verdict)} has been changed meanwhile, and is left")
 
 
-def _named(found: Found) -> str:
-    return f"image '{found.image.name}' of namespace '{found.namespace}'"
+def _named(verdict: Verdict) -> str:
+    return f"image '{verdict.found.image.name}' of namespace '{verdict.found.namespace}'"
 
 
 def _text(path: str) -> str:
-    """
+    """What is in the file `path`; `-` is stdin.
+
     Raises:
         InvalidArgument: it is no text; NotFound, PermissionDenied, …: it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
             return file.read().decode()
     except OSError as error:
         error.filename = path  # reading does not say

@@ -85,7 +85,10 @@ def load(data: bytes, path: str) -> Record:
     except UnicodeDecodeError:
         raise DataLoss(f"record '{path}' is not valid UTF-8") from None
     record = _canonical(text)
-    return _tomllib(text, path) if record is None else record
+    try:
+        return parse(text, f"record '{path}'") if record is None else record
+    except InvalidArgument as error:
+        raise DataLoss(error.message) from None
 
 
 def is_sealed(data: bytes) -> bool:
@@ -131,16 +134,25 @@ def _canonical(text: str) -> Record | None:
     return record
 
 
-def _tomllib(text: str, path: str) -> Record:
+def parse(text: str, what: str) -> Record:
+    """What `text` holds, TOML of any form.
+
+    Args:
+        text: without a seal.
+        what: what to call it in messages.
+
+    Raises:
+        InvalidArgument: it is not TOML within imgtool's limits.
+    """
     import tomllib
 
     if _is_deep(text.encode()):
-        raise DataLoss(f"record '{path}' is nested too deep")
+        raise InvalidArgument(f"{what} is nested too deep")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         reason = str(error)[:200].lower() if isinstance(error, ValueError) else "nested too deep"
-        raise DataLoss(f"record '{path}' is not TOML: {reason}") from None
+        raise InvalidArgument(f"{what} is not TOML: {reason}") from None
 
 
 def _is_deep(body: bytes) -> bool:

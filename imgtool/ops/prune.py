@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from imgtool import clock
 from imgtool.errors import FailedPrecondition, NotFound
+from imgtool.ops.mark import is_expired
 from imgtool.ops.retention import Found
 from imgtool.stores import Store
 
@@ -15,9 +17,12 @@ def images(store: Store, namespaces: Iterable[str], filters: Sequence[str] = ())
     Raises:
         DataLoss: a record cannot be read: nobody knows which of the others were the newest.
     """
+    now = clock.wall()
     for namespace in namespaces:
+        leases = [lease for lease in store.leases(namespace).list() if not is_expired(lease.labels, now)]
+        held = {name: lease.id for lease in leases for name in lease.resources.get("images", ())}
         for image in store.images(namespace).list(*filters):
-            yield Found(namespace, image)
+            yield Found(namespace, image, held.get(image.name))
 
 
 def delete(store: Store, found: Found) -> bool:

@@ -2,7 +2,7 @@
 
 A policy is a sequence of rules. The first that is about an image judges it; one that no rule is about
 stays. A rule puts its images into groups, and in each of them an image stays that any of its keep
-values asks for.
+values asks for, or that a lease holds.
 
 An image is as old as the last change of its record, `updated`, so that a name which moves on to new
 content is young. Of images that were changed at the same time, the last by namespace and name counts as
@@ -46,6 +46,7 @@ class Found(NamedTuple):
 
     namespace: str
     image: Image
+    lease: str | None = None  # the id of one that holds it
 
 
 class Verdict(NamedTuple):
@@ -109,7 +110,7 @@ def _judge(rule: Rule, found: Found, is_newest: bool, now: int) -> tuple[bool, s
         (keep if is_newest else let_go).append(newest if is_newest else f"not {newest}")
     if rule.within is not None:
         is_young = now - found.image.updated < parse_duration(rule.within)
-        (keep if is_young else let_go).append(f"{'younger' if is_young else 'older'} than {rule.within}")
+        (keep if is_young else let_go).append(f"{'' if is_young else 'not '}younger than {rule.within}")
     if rule.tags:
         tag = tag_of(found.image.name)
         finds = next((text for text in rule.tags if _search(text)(tag)), None)
@@ -117,6 +118,8 @@ def _judge(rule: Rule, found: Found, is_newest: bool, now: int) -> tuple[bool, s
             let_go.append(f"'{tag}' matches no keep-tag")
         else:
             keep.append(f"'{tag}' matches '{finds}'")
+    if found.lease is not None:
+        keep.append(f"lease '{found.lease}' holds it")
     return bool(keep), ", ".join(keep or let_go)
 
 
@@ -263,12 +266,9 @@ def parse(text: str, where: str) -> tuple[Rule, ...]:
     Raises:
         InvalidArgument: it is no TOML; it has no rule, a key that is none, or a value that cannot be.
     """
-    import tomllib
+    from imgtool.disk import codec
 
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # numbers with too many digits are a ValueError too
-        raise InvalidArgument(f"{where}: {str(error)[:1].lower()}{str(error)[1:]}") from None
+    document = codec.parse(text, where)
     _check_keys(document, ("rule",), where)
     tables = document.get("rule", [])
     if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):

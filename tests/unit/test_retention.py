@@ -14,13 +14,13 @@ from imgtool.digest import Digest
 from imgtool.disk import open_store
 from imgtool.errors import InvalidArgument
 from imgtool.memory import MemoryStore
-from imgtool.model import Descriptor, Image, replace
+from imgtool.model import Descriptor, Image, Lease, replace
 from imgtool.oci import media
 from imgtool.ops import gc, prune
 from imgtool.ops.retention import Found, Rule, Verdict, check, judge, parse
 from imgtool.stores import Store
 
-from .gc_world import NS, OTHER, add, tag
+from .gc_world import EXPIRE, NS, OTHER, add, tag
 
 NOW = 10 * DAY
 TARGETS = [Digest.of(data) for data in (b"one", b"two", b"three")]
@@ -79,6 +79,7 @@ def worlds(draw: st.DrawFn) -> list[Found]:
                 0,
                 NOW - draw(st.integers(-2, 20)) * DAY // 2,
             ),
+            draw(st.none() | st.none() | st.just("held")),
         )
         for namespace, name in draw(st.lists(keys, unique=True, max_size=14).map(sorted))
     ]
@@ -135,7 +136,7 @@ def together(rule: Rule, one: Found, other: Found) -> bool:
 def should_stay(image: Found, images: Sequence[Found], policy: Sequence[Rule]) -> bool:
     """Whether an image stays, as imgtool-gc(1) says it."""
     number = judged_by(image, policy)
-    if number is None:
+    if number is None or image.lease:
         return True
     rule = policy[number]
     if rule.within is not None and NOW - image.image.updated < DURATIONS[rule.within]:
@@ -263,7 +264,7 @@ def test_the_first_rule_that_is_about_an_image_judges_it() -> None:
         (
             Rule(within="1d"),
             "the newest of repository 'app', younger than 1d",
-            "not the newest of repository 'app', older than 1d",
+            "not the newest of repository 'app', not younger than 1d",
         ),
         (
             Rule(tags=("2$",)),
@@ -375,7 +376,7 @@ def test_a_policy_that_is_none_is_refused(text: str, message: str) -> None:
 )
 def test_what_is_no_toml_is_refused(text: str) -> None:
     """Also where Python's parser gives up in its own ways."""
-    with pytest.raises(InvalidArgument, match=r"^here: "):
+    with pytest.raises(InvalidArgument, match=r"^here is (not TOML|nested too deep)"):
         parse(text, "here")
 
 
@@ -452,6 +453,21 @@ def test_an_image_that_is_gone_already_is_not_told_of(store: Store, monkeypatch:
     judged = seen(store)[0]
     store.images(NS).delete("app:v1")
     assert not prune.delete(store, judged)
+
+
+def test_an_image_that_a_lease_holds_stays(store: Store) -> None:
+    """A lease is a root for gc, and retention is a part of gc. One that has expired holds nothing."""
+    digest = add(store, b"content")
+    for name in ("app:v1", "app:v2", "app:v3"):
+        tag(store, name, digest, media.OCTETS)
+    store.leases(NS).create(Lease("held", {}, {"images": ("app:v1",)}))
+    store.leases(NS).create(Lease("old", {EXPIRE: "2001-01-01T00:00:00Z"}, {"images": ("app:v2",)}))
+    verdicts = judge(seen(store), [Rule(last=0)], NOW)
+    assert [(v.keeps, v.reason) for v in verdicts] == [
+        (True, "lease 'held' holds it"),
+        (False, "keep-last is 0"),
+        (False, "keep-last is 0"),
+    ]
 
 
 def test_a_policy_sees_the_images_that_match(store: Store) -> None:
