@@ -62,9 +62,17 @@ def image(name: str, data: bytes, **labels: str) -> Image:
 
 
 def publish(
-    store: DiskStore, name: str, ns: str = NS, *, top: bytes = TOP, leaves: list[bytes] = LEAVES
+    store: DiskStore,
+    name: str,
+    ns: str = NS,
+    *,
+    top: bytes = TOP,
+    leaves: list[bytes] = LEAVES,
+    lease: str | None = None,
 ) -> None:
-    """Publish `top`, which refers to `leaves`, as an image, with a lease that holds it too."""
+    """Publish `top`, which refers to `leaves`, as an image, with a lease that holds it too; and under one
+    that is there, if it is named.
+    """
     content = store.content(ns)
     references = {f"{REF}{i}": str(digest(leaf)) for i, leaf in enumerate(leaves)}
     with ExitStack() as writers:
@@ -75,7 +83,7 @@ def publish(
             commits.append(Commit(writer, len(data), digest(data), references if data is top else {}))
         put = Put(image(name, top), needs=frozenset(map(digest, (top, *leaves))))
         hold = Lease(f"of-{name}", {}, {"content": (digest(top),)})
-        for outcome in store.publish(ns, commits, [put], hold=hold).images:
+        for outcome in store.publish(ns, commits, [put], hold=hold, lease=lease).images:
             if isinstance(outcome, ImgtoolError):
                 raise outcome
 
@@ -147,6 +155,11 @@ SCENARIOS = [
     Scenario("publish", lambda s: publish(s, "new"), lambda s: add(s, LONE)),
     Scenario("publish what is there", _app, _app),
     Scenario("publish under another name", lambda s: publish(s, "alias"), _app),
+    Scenario(
+        "publish under a lease",
+        lambda s: publish(s, "new", lease="l"),
+        lambda s: s.leases(NS).create(Lease("l", _LABELS, {"ingests": ("ref",)})),
+    ),
     Scenario("heal", _app, damage),
     Scenario("resume and commit", lambda s: add(s, LONE), _both(_app, begin), (AlreadyExists,)),
     Scenario(

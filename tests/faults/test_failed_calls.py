@@ -79,6 +79,7 @@ MAKING = {
         "begin an ingest",
         "resume and commit",
         "commit under a lease",
+        "publish under a lease",
     ),
 }
 
