@@ -134,6 +134,14 @@ class MemoryStore:
         """Keep in mind that a record was changed, or deleted."""
         self._happened.append(Happening(namespace, deletes))
 
+    def lent(self, digest: Digest, size: int | None) -> bytes | None:
+        """The bytes, if a namespace lends them and they are so many."""
+        data = self.blobs.get(digest)
+        if data is None or (size and size != len(data)):
+            return None
+        spaces = [space for space in self.spaces.values() if digest in space.content]
+        return data if any(s.record and self.settings.lends(s.record) for s in spaces) else None
+
     def publish(
         self,
         namespace: str,
@@ -384,10 +392,8 @@ class _Content(_Bound):
         ingest.expires = clock.wall() + clock.DAY if ingest.lease is None else None
         ingest.busy = True
         self._lease(lease, INGESTS, ref)
-        lent = None
-        if expected and not ingest.data and any(map(self._lends(expected), self._store.spaces.values())):
-            lent = self.blob(expected)
-        return _Writer(self, ingest, algorithm, lent if not size or len(lent or b"") == size else None)
+        lent = self._store.lent(expected, size) if expected and not ingest.data else None
+        return _Writer(self, ingest, algorithm, lent)
 
     def stage(self, *, algorithm: str) -> Writer:
         new_hasher(algorithm)
@@ -419,6 +425,10 @@ class _Content(_Bound):
             raise AlreadyExists(f"content {digest} already exists")
         return self._store.publish(self._namespace, [commit]).content[0]
 
+    def blob(self, digest: Digest) -> bytes | None:
+        """An object of the store, whoever has it."""
+        return self._store.blobs.get(digest)
+
     def forget(self, ingest: _Ingest, digest: Digest | None = None) -> None:
         """Drop an ingest; its lease then holds `digest`, if any."""
         self._space.ingests.pop(ingest.ref, None)
@@ -438,23 +448,29 @@ class _Content(_Bound):
 
 
 class _Writer:
-    """Bytes up to `_offset` are this write's; what lies behind is kept from before, for `replay`."""
+    """Bytes up to `_offset` are this write's; what lies behind is kept from before, for `replay`. Or they
+    are lent.
+    """
 
-    def __init__(self, content: _Content, ingest: _Ingest, algorithm: str) -> None:
+    def __init__(self, content: _Content, ingest: _Ingest, algorithm: str, lent: bytes | None = None) -> None:
         self.ref = ingest.ref
         self._content = content
         self._ingest = ingest
         self._algorithm = algorithm
-        self._offset = len(ingest.data)
+        self._lent = lent
+        self._offset = len(ingest.data if lent is None else lent)
 
     def status(self) -> IngestStatus:
-        return replace(self._ingest.status(), offset=self._offset)
+        total = self._ingest.total if self._lent is None else len(self._lent)
+        return replace(self._ingest.status(), offset=self._offset, total=total)
 
     def digest(self) -> Digest:
         return self._digest(self._algorithm)
 
     def write(self, data: Buffer, /) -> int:
         new, kept = bytes(data), self._ingest.data
+        if self._lent is not None and new:
+            kept[:], self._lent = self._lent, None
         end = self._offset + len(new)
         if kept[self._offset : end] != new:
             kept[self._offset :] = new
@@ -477,14 +493,15 @@ class _Writer:
     def truncate(self, size: int) -> None:
         if size != 0:
             raise InvalidArgument(f"cannot truncate ingest '{self.ref}' to {size} bytes, only to 0")
+        self.replay()
         self._ingest.data.clear()
-        self._offset = 0
 
     def replay(self) -> None:
+        self._lent = None
         self._offset = 0
 
     def reader(self) -> _Reader:
-        return _Reader(bytes(self._ingest.data[: self._offset]))
+        return _Reader(self._bytes())
 
     def finish(self) -> None:
         pass
@@ -516,15 +533,20 @@ class _Writer:
         found = self._digest(expected.algorithm if expected else self._algorithm)
         if expected is not None and found != expected:
             raise FailedPrecondition(f"content for '{self.ref}' is {found}, expected {expected}")
+        if self._lent is not None and self._content.blob(self.digest()) is None:
+            raise Unavailable(f"content for '{self.ref}' was to be {self.digest()}, which is gone")
         return found
 
     def take(self, digest: Digest) -> bytes:
         """End the write, whose bytes are `digest`, and hand over the bytes."""
         self._content.forget(self._ingest, digest)
-        return bytes(self._ingest.data[: self._offset])
+        return self._bytes()
 
     def _digest(self, algorithm: str) -> Digest:
-        return Digest.of(self._ingest.data[: self._offset], algorithm)
+        return Digest.of(self._bytes(), algorithm)
+
+    def _bytes(self) -> bytes:
+        return bytes(self._ingest.data[: self._offset]) if self._lent is None else self._lent
 
 
 class _Reader(io.BytesIO):

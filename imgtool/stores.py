@@ -182,6 +182,7 @@ class Writer(Protocol):
         Raises:
             FailedPrecondition: length or digest differ; the ingest stays as it is.
             AlreadyExists: this namespace already had the record, which is unchanged; the ingest is gone.
+            Unavailable: the bytes were lent, and are gone; the ingest stays, and opened anew it has none.
         """
 
     def close(self) -> None:
@@ -228,12 +229,19 @@ class Ingester(Protocol):
         lease: str | None = None,
     ) -> Writer:
         """Start or resume the write named `ref`, at the end of the bytes it has; also one that has
-        expired, as long as no gc has come by.
+        expired, as long as no gc has come by. Brings the namespace into being.
+
+        What another namespace has and lends (`Settings.lends`) need not be sent: where the write has no
+        bytes of its own, and `size` is not another, it then stands at the end of those of `expected`,
+        and only the writer's status counts them. Committed as it is, it adds the record. More may be
+        written behind them, and `truncate` and `replay` begin with none; the other's content stays as it
+        is. Where nothing is lent, nothing tells what others have.
 
         Args:
             ref: names the write while it lasts, not the content; 1 to 1,024 bytes of UTF-8.
             size: its length if known; a resumed write that was opened with another one starts over.
-            expected: what the bytes will hash to; it also chooses the algorithm.
+            expected: what the bytes will hash to; it also chooses the algorithm. An object of it is kept
+                from gc as long as the ingest, whoever has it.
             algorithm: what to hash with where nothing is expected; sha256 unless said.
             lease: the lease that holds the ingest and then the content, if it is still there; without
                 one a new ingest expires after 24 h, and a resumed one keeps the lease it has.
@@ -379,7 +387,7 @@ class LeaseStore(Protocol):
 
 
 class NamespaceStore(Protocol):
-    """The namespaces of a store. One also comes into being with its first record."""
+    """The namespaces of a store. One also comes into being with its first record or named write."""
 
     def get(self, name: str) -> Namespace:
         """
@@ -530,6 +538,7 @@ class Store(Protocol):
 
         Raises:
             FailedPrecondition: the length or digest of a commit differs; nothing was published.
+            Unavailable: bytes that were lent are gone; nothing was published.
             NotFound: there is no such lease; nothing was published.
         """
 

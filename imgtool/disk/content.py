@@ -9,12 +9,12 @@ from contextlib import suppress
 from imgtool import clock
 from imgtool.digest import SHA256, Digest, new_hasher
 from imgtool.disk import ingests, publish, read
-from imgtool.disk.engine import CONTENT, LEASE, Edit, Engine
+from imgtool.disk.engine import CONTENT, LEASE, NAMESPACE, Edit, Engine
 from imgtool.disk.reader import FileReader
-from imgtool.disk.writer import FileWriter
-from imgtool.errors import AlreadyExists, DataLoss, NotFound
+from imgtool.disk.writer import FileWriter, Lent
+from imgtool.errors import AlreadyExists, DataLoss, ImgtoolError, NotFound
 from imgtool.fieldpaths import merge_labels
-from imgtool.model import ContentInfo, IngestStatus, Lease, replace
+from imgtool.model import ContentInfo, IngestStatus, Lease, Namespace, replace
 from imgtool.names import check_labels, check_namespace, check_ref
 from imgtool.stores import Commit, OnError
 
@@ -120,14 +120,49 @@ class DiskContent:
         if expected is not None and self._engine.is_whole(self._ns, expected):
             raise AlreadyExists(f"content '{expected}' already exists")
         self._engine.ready()
+        if self._engine.load(NAMESPACE, self._ns, self._ns) is None:
+            # First: gc looks only into namespaces that are there for what a write expects.
+            self._engine.change(self._ns, Edit(NAMESPACE, self._ns, self._appear))
         place, fd = ingests.open_named(self._engine, self._ns, ref, size=size, expected=expected, lease=lease)
-        return FileWriter(place, fd, algorithm, self._commit)
+        try:
+            lent = None if expected is None or os.fstat(fd).st_size else self._borrow(expected, size)
+        except BaseException:
+            os.close(fd)
+            place.release()
+            raise
+        return FileWriter(place, fd, algorithm, self._commit, lent)
 
     def stage(self, *, algorithm: str) -> FileWriter:
         new_hasher(algorithm)
         self._engine.ready()
         place = ingests.Anonymous(self._engine.workspace.new_path())
         return FileWriter(place, place.open(), algorithm, self._commit)
+
+    def _appear(self, old: Namespace | None) -> Namespace:
+        return old or Namespace(self._ns, created=clock.now())
+
+    def _borrow(self, digest: Digest, size: int | None) -> Lent | None:
+        """The object of which another namespace has a record that fits; None where it is not to be had."""
+        lent = self._lendable(digest)
+        if lent is None or (size and size != lent.size):
+            return None
+        # A gc that did not see what the ingest expects is over then, and the next one will.
+        with self._engine.locks.changing():
+            return self._lendable(digest)
+
+    def _lendable(self, digest: Digest) -> Lent | None:
+        engine = self._engine
+        size = engine.object_size(digest)
+        for ns in [] if size is None else read.entries(engine.layout.namespaces):
+            with suppress(ImgtoolError):  # of what cannot be read, nothing is lent
+                info = engine.load(CONTENT, ns, digest)
+                if info is not None and info.size == size and self._lends(ns):
+                    return Lent(engine.layout.object(digest), digest, info.size)
+        return None
+
+    def _lends(self, ns: str) -> bool:
+        namespace, settings = self._engine.load(NAMESPACE, ns, ns), self._engine.setup.settings
+        return namespace is not None and settings.lends(namespace)
 
     def _hold(self, lease: str, ref: str, expected: Digest | None) -> None:
         """Put the ingest under the lease; or the content, where that is here already."""

@@ -263,7 +263,7 @@ class Engine:
             edits: in order; a later one sees what an earlier one leaves. They are asked for when no
                 other process can change the namespace any more.
             objects: durable files of the workspace or of an ingest, and the digest of each. They
-                take the place of whatever lies there.
+                take the place of whatever lies there. Or objects, which are to be durable by name.
 
         Returns:
             for each edit the record that it leaves, or its error.
@@ -325,7 +325,8 @@ class Engine:
         for source, digest in objects:
             path = self.layout.object(digest)
             self._mkdirs(batch, parent(path))
-            batch.rename(source, path)
+            if source != path:
+                batch.rename(source, path)
         batch.sync()
         if not changes:
             return

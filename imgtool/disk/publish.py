@@ -48,7 +48,7 @@ def publish(
         writer.finish()
     # Before any lock is taken: syncing large content takes long.
     try:
-        atomic.sync_files(writer.path for writer in writers)
+        atomic.sync_files(writer.path for writer in writers if not writer.is_lent)
     except ImgtoolError:
         # Linux may take the bytes for written from here on: nobody shall sync these files once more.
         for writer in writers:
@@ -61,6 +61,8 @@ def publish(
     for i, (commit, writer, digest) in enumerate(zip(commits, writers, digests, strict=True)):
 
         def arrive(old: ContentInfo | None, i: int = i, commit: Commit = commit) -> ContentInfo:
+            if writers[i].is_lent and engine.object_size(digests[i]) != writers[i].size:
+                raise writers[i].gone()
             existed[i] = old is not None
             return _content(old, digests[i], writers[i].size, commit, keep=keep)
 

@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from imgtool import clock
 from imgtool.digest import Digest, Hasher, new_hasher
 from imgtool.disk import atomic, copying, read
 from imgtool.disk.copying import READ, Behind
 from imgtool.disk.reader import FileReader
-from imgtool.errors import FailedPrecondition, InvalidArgument, from_oserror
+from imgtool.errors import FailedPrecondition, InvalidArgument, Unavailable, from_oserror
 from imgtool.model import ContentInfo, IngestStatus
 
 if TYPE_CHECKING:
@@ -40,10 +40,33 @@ class Place(Protocol):
         """Remove everything, and give up the lock."""
 
 
-class FileWriter:
-    """A Writer over a file. Hashes what it wrote, on the way where it can."""
+class Lent(NamedTuple):
+    """An object that another namespace has, and that stands for the bytes of a write until it has its own."""
 
-    def __init__(self, place: Place, fd: int, algorithm: str, publish: Callable[..., ContentInfo]) -> None:
+    path: str
+    digest: Digest
+    size: int
+
+
+class FileWriter:
+    """A Writer over a file. Hashes what it wrote, on the way where it can.
+
+    Args:
+        place: where the bytes lie.
+        fd: the file there, open.
+        algorithm: what to hash with.
+        publish: what `commit` calls.
+        lent: stands for the bytes, of which the file has none then.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        fd: int,
+        algorithm: str,
+        publish: Callable[..., ContentInfo],
+        lent: Lent | None = None,
+    ) -> None:
         self._place = place
         self._fd = fd
         self._algorithm = algorithm
@@ -52,6 +75,10 @@ class FileWriter:
         self._offset = 0
         self._kept = 0  # bytes in the file from the offset on that a replay may still find equal
         self._open = True
+        self._lent = lent
+        if lent is not None:
+            self._offset = lent.size
+            return
         try:
             self._hash_file(os.fstat(fd).st_size)
         except BaseException:
@@ -65,7 +92,12 @@ class FileWriter:
     @property
     def path(self) -> str:
         """The file with the bytes, for the engine."""
-        return self._place.data
+        return self._lent.path if self._lent else self._place.data
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether that is an object, which is not to be changed."""
+        return self._lent is not None
 
     @property
     def lease(self) -> str | None:
@@ -76,7 +108,7 @@ class FileWriter:
         return IngestStatus(
             place.ref,
             offset=self._offset,
-            total=place.total,
+            total=self._lent.size if self._lent else place.total,
             started=place.started,
             updated=clock.now(),
             expires=place.expires,
@@ -84,13 +116,14 @@ class FileWriter:
         )
 
     def digest(self) -> Digest:
-        return Digest.from_hasher(self._algorithm, self._hasher)
+        return self._lent.digest if self._lent else Digest.from_hasher(self._algorithm, self._hasher)
 
     def write(self, data: Buffer, /) -> int:
         self._check_writable()
         view = memoryview(data).cast("B")
         left = self._skip_equal(view) if self._kept else view
         if left:
+            self._own()
             self._seek()
             atomic.write(self._fd, left)
             self._hasher.update(left)
@@ -101,7 +134,7 @@ class FileWriter:
         self._check_writable()
         most = None if limit is None else limit + 1
         start = self._offset
-        if not self._kept and os.fstat(fd).st_size:
+        if not self._lent and not self._kept and os.fstat(fd).st_size:
             self._copy_in_kernel(fd, most)
         # What the kernel could not copy, such as files of /proc that claim to have a size, or nothing.
         buffer = memoryview(bytearray(READ))
@@ -124,12 +157,17 @@ class FileWriter:
 
     def replay(self) -> None:
         self._check_writable()
+        if self._lent:
+            self._lent, self._offset = None, 0
         self._kept += self._offset
         self._offset = 0
         self._hasher = new_hasher(self._algorithm)
 
     def reader(self) -> FileReader:
-        fd, _ = read.open_regular(self.path)
+        try:
+            fd, _ = read.open_regular(self.path)
+        except FileNotFoundError:
+            raise self.gone() from None
         return FileReader(fd, self._offset)
 
     def finish(self) -> None:
@@ -156,6 +194,9 @@ class FileWriter:
         if expected is None:
             return found
         if expected.algorithm != found.algorithm:
+            if self._lent:
+                self._check_writable()
+                self._own()
             found = self._hashed_anew(expected.algorithm)
         if found != expected:
             raise FailedPrecondition(
@@ -201,6 +242,25 @@ class FileWriter:
             self._fd = -1
         how()
 
+    def gone(self) -> Unavailable:
+        """The error where what was lent is not there any more."""
+        return Unavailable(
+            f"{self._what()} was to be {self.digest()}, which no namespace has any more",
+            hint="begin the write anew, and send the bytes",
+        )
+
+    def _own(self) -> None:
+        """Copy what is lent, so that more can follow it."""
+        if not self._lent:
+            return
+        with self.reader() as reader:
+            lent, self._lent, self._offset = self._lent, None, 0
+            try:
+                self.copy_from(reader.fileno())
+            except BaseException:
+                self._lent, self._offset, self._hasher = lent, lent.size, new_hasher(self._algorithm)
+                raise
+
     def _check_writable(self) -> None:
         if self._fd < 0:
             raise self._closed()
@@ -231,7 +291,7 @@ class FileWriter:
 
     def _drop_rest(self) -> None:
         """Cut off what lies behind the offset: kept from before, or part of a write that failed."""
-        if os.fstat(self._fd).st_size != self._offset:
+        if not self._lent and os.fstat(self._fd).st_size != self._offset:
             atomic.truncate(self._fd, self._offset)
         self._kept = 0
 

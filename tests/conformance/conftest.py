@@ -11,21 +11,27 @@ import pytest
 
 from imgtool.disk import DiskStore, open_store
 from imgtool.memory import MemoryStore
+from imgtool.model import Settings
 from imgtool.stores import ContentStore, ImageStore, LeaseStore, Store
 
 from .things import NS
 
 
 @pytest.fixture(params=["memory", "disk"])
-def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
-    """Makes new, empty stores of one kind."""
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Store]]:
+    """Makes new, empty stores of one kind; with another policy of sharing where one is given."""
     numbers = count(1)
     with ExitStack() as stack:
 
-        def make() -> Store:
+        def make(sharing: str = "shared") -> Store:
             if request.param == "memory":
-                return MemoryStore()
-            return stack.enter_context(open_store(str(tmp_path / f"store-{next(numbers)}")))
+                return MemoryStore(Settings(sharing=sharing))
+            root = tmp_path / f"store-{next(numbers)}"
+            if sharing != "shared":
+                root.mkdir(mode=0o700)
+                form = "[format]\nread = 1\nwrite = 1\n"
+                (root / "imgtool.toml").write_text(f'sharing = "{sharing}"\n{form}')
+            return stack.enter_context(open_store(str(root)))
 
         yield make
 

@@ -103,6 +103,17 @@ def begin(store: DiskStore, ns: str = NS) -> None:
         writer.write(LONE[:4])
 
 
+def borrow(store: DiskStore, more: bytes = b"") -> None:
+    """Commit `LONE`, which another namespace has, without sending it; or with `more` behind it."""
+    with store.content(OTHER).writer("ref", expected=digest(LONE)) as writer:
+        if writer.digest() != digest(LONE):
+            assert more, "what had no bytes of its own is lent again"
+            writer.replay()
+            writer.write(LONE)
+        writer.write(more)
+        writer.commit(size=len(LONE + more), expected=digest(LONE + more), labels={"kind": "lent"})
+
+
 def copy(store: DiskStore) -> None:
     """Commit a file, copied by the kernel."""
     fd = os.memfd_create("source")
@@ -169,6 +180,8 @@ SCENARIOS = [
         (AlreadyExists,),
         {("lease", NS, "l"): ({}, {"ingests": ("ref",)})},
     ),
+    Scenario("borrow and commit", borrow, lambda s: add(s, LONE), (AlreadyExists,)),
+    Scenario("borrow and append", lambda s: borrow(s, TOP), lambda s: add(s, LONE), (AlreadyExists,)),
     Scenario("copy and commit", copy, again=(AlreadyExists,)),
     Scenario("begin an ingest", begin, _app),
     Scenario("abort an ingest", lambda s: s.content(NS).abort("ref"), _both(_app, begin), (NotFound,)),
