@@ -113,7 +113,7 @@ def collect(c: Context, retention: Retention, *, auto: bool, dry_run: bool, exac
         if dry_run or going:
             # Before the first is deleted: where something cannot be read, nothing goes.
             rest = gc.find(c.store(), without=[(v.found.namespace, v.found.image.name) for v in going])
-        for found, _, reason in going if dry_run else _deleted(c, going):
+        for found, _, reason in going if dry_run else deleted(c, going):
             where = {"kind": "image", "namespace": found.namespace, "name": found.image.name}
             yield where | {"size": None, "reason": reason}
         if not dry_run:
@@ -146,7 +146,7 @@ def _going(c: Context, options: Retention, rules: Sequence[Rule]) -> list[Verdic
     return [verdict for verdict in verdicts if not verdict.keeps]
 
 
-def _deleted(c: Context, going: Sequence[Verdict]) -> Iterator[Verdict]:
+def deleted(c: Context, going: Sequence[Verdict]) -> Iterator[Verdict]:
     """Those of `going` that are deleted, each when it is yielded."""
     from imgtool.ops import prune
 
@@ -154,7 +154,7 @@ def _deleted(c: Context, going: Sequence[Verdict]) -> Iterator[Verdict]:
         if prune.delete(c.store(), verdict.found):
             yield verdict
         else:
-            c.say(f"{_named(verdict)} has been changed meanwhile, and is left")
+            c.say(f"{_named(verdict)} has been changed or deleted meanwhile, and is left alone")
 
 
 def _named(verdict: Verdict) -> str:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgtool.clock import DAY, HOUR
+from imgtool.cli.collecting import deleted
+from imgtool.cli.context import Context
+from imgtool.clock import DAY, HOUR, SECOND
 from imgtool.digest import Digest
 from imgtool.disk import open_store
 from imgtool.errors import InvalidArgument
@@ -418,6 +420,26 @@ def test_what_would_go_is_what_goes(store: Store, monkeypatch: pytest.MonkeyPatc
     assert [f.image.name for f in seen(store)] == ["app:v3", "app:v4", "other:v1"]
 
 
+@given(worlds(), st.lists(rules(), min_size=1, max_size=2))
+def test_a_dry_run_tells_what_the_run_does(images: list[Found], policy: list[Rule]) -> None:
+    """Whatever names share a target, in whatever groups and namespaces."""
+    store = MemoryStore()
+    with pytest.MonkeyPatch.context() as patch:
+        for namespace, image, _ in images:
+            patch.setenv("SOURCE_DATE_EPOCH", str(image.updated // SECOND))
+            data = (b"one", b"two", b"three")[TARGETS.index(image.target.digest)]
+            target = replace(image.target, digest=add(store, data, namespace), size=len(data))
+            store.images(namespace).create(replace(image, target=target))
+    there = list(prune.images(store, [NS, OTHER]))
+    going = [verdict.found for verdict in judge(there, policy, NOW) if not verdict.keeps]
+    expected = gc.find(store, without=[(found.namespace, found.image.name) for found in going])
+    assert all(prune.delete(store, found) for found in going)
+    assert gc.collect(store) == expected
+    left = list(prune.images(store, [NS, OTHER]))
+    assert left == [found for found in there if found not in going]
+    assert {digest for digest, _ in store.objects()} == {found.image.target.digest for found in left}
+
+
 def test_a_second_run_removes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retention is what runs every night."""
     for day in range(1, 5):
@@ -453,6 +475,25 @@ def test_an_image_that_is_gone_already_is_not_told_of(store: Store, monkeypatch:
     judged = seen(store)[0]
     store.images(NS).delete("app:v1")
     assert not prune.delete(store, judged)
+
+
+def test_what_is_left_alone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Who has seen the dry run would look for it in what the run prints."""
+    context = Context()
+    context.root_option = str(tmp_path / "store")
+    store = context.store()
+    for day in (1, 2, 3):
+        version(store, f"app:v{day}", day, monkeypatch)
+    going = [v for v in judge(seen(store), [Rule(last=0)], NOW) if not v.keeps]
+    gone = deleted(context, going)
+    assert next(gone).found.image.name == "app:v1"
+    store.images(NS).update(Image("app:v2", going[1].found.image.target, {"keep": "yes"}))
+    assert [v.found.image.name for v in gone] == ["app:v3"]
+    context.close()
+    told = "image 'app:v2' of namespace 'default' has been changed or deleted meanwhile, and is left alone"
+    assert capfd.readouterr().err == f"imgtool: {told}\n"
 
 
 def test_an_image_that_a_lease_holds_stays(store: Store) -> None:
