@@ -26,18 +26,22 @@ def run(
     sync: Annotated[bool, typer.Option("--sync", help="Run gc before returning.")] = False,
     dry_run: o.DryRun = False,
 ) -> None:
-    """Delete images, and print their names. Their content stays until gc."""
+    """Delete images, and print their names. Their content stays until gc: --dry-run tells what that would
+    free then.
+    """
     from imgtool.cli import images as view
     from imgtool.cli.changes import expect
+    from imgtool.cli.freed import Freed
     from imgtool.errors import NotFound
 
     images = c.store().images(c.namespace)
     expected = digest_or_none(if_digest)
+    freed = Freed(c)
 
     def delete(choice: tuple[str, Digest | None]) -> Image:
         name, seen = choice
         if dry_run:
-            return expect(images.get(name), expected or seen)
+            return freed.by(expect(images.get(name), expected or seen))
         return images.delete(name, target=expected or seen)
 
     deleted = c.failures.for_each(
@@ -51,7 +55,10 @@ def run(
         view.NAME_ONLY,
         zero=zero,
         header=False,
+        more=freed.told if dry_run else dict,
     )
+    if dry_run:
+        freed.say()
     if sync and not dry_run:
         from imgtool.ops.gc import collect
 

@@ -78,6 +78,7 @@ class Output:
         *,
         zero: bool = False,
         header: bool = True,
+        more: Callable[[], Row] = dict,
     ) -> None:
         """Print `rows` in the format that was asked for. Those that came before an error or a signal are
         printed: what they tell of has happened.
@@ -89,6 +90,7 @@ class Output:
             columns: the table: heading -> cell.
             zero: end each line with NUL, and escape nothing.
             header: print the headings, and align the cells.
+            more: what JSON tells of them together, beside the rows; asked for when all are printed.
 
         Raises:
             InvalidArgument: as `check` does.
@@ -96,7 +98,7 @@ class Output:
         self.check(kind, zero=zero)
         form, end = self._context.format, "\0" if zero else "\n"
         if form == "json":
-            self._json(kind.noun, rows)
+            self._json(kind.noun, rows, more)
         elif form == "jsonl":
             for row in rows:
                 self.write(json_text(row) + "\n")
@@ -170,17 +172,19 @@ class Output:
         except OSError as error:
             raise _lost(error) from None
 
-    def _json(self, noun: str, rows: Iterable[Row]) -> None:
+    def _json(self, noun: str, rows: Iterable[Row], more: Callable[[], Row]) -> None:
         before = opening = f'{{"schema": 1, {json_text(noun)}: [\n'
+        further = ""
         try:
             for row in rows:
                 self.write(before + json_text(row))
                 before = ",\n"
+            further = "".join(f", {json_text(key)}: {json_text(value)}" for key, value in more().items())
         finally:
             if before != opening:
-                self.write("\n]}\n")
+                self.write(f"\n]{further}}}\n")
         if before == opening:
-            self.write(opening.rstrip() + "]}\n")
+            self.write(f"{opening.rstrip()}]{further}}}\n")
 
     def _table(self, rows: Iterable[Row], columns: Mapping[str, Callable[[Row], str]]) -> None:
         lines = [list(columns)]
