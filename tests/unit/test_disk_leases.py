@@ -64,3 +64,15 @@ def test_a_lease_with_more_than_a_record_holds_is_refused(store: DiskStore) -> N
     with pytest.raises(InvalidArgument, match="at most"):
         store.leases(NS).add("l", "ingests", *(f"{n:0100}" for n in range(12_000)))
     assert store.leases(NS).get("l") == made
+
+
+def test_content_whose_object_is_missing_is_not_held(store: DiskStore) -> None:
+    """The record says that it is here: who is told that it is held believes that it is."""
+    store.leases(NS).create(Lease("l"))
+    with store.content(NS).stage(algorithm="sha256") as writer:
+        writer.write(b"bytes")
+        digest = writer.commit().digest
+    Path(store.engine.layout.object(digest)).unlink()
+    with pytest.raises(DataLoss):
+        store.leases(NS).add("l", "content", digest, needs=[digest])
+    assert store.leases(NS).get("l").resources == {}
