@@ -92,12 +92,15 @@ def _remove(engine: Engine, garbage: Garbage) -> None:
 def _remove_images(engine: Engine, ns: str, names: Sequence[str]) -> None:
     """Delete images as their owner would: lines in the log, then the records, durable."""
     layout, batch = engine.layout, atomic.Batch()
-    changes: list[log.Change] = [("image", name, engine.current(ns, "image", name), None) for name in names]
+    found = [(name, engine.current(ns, "image", name)) for name in names]
+    changes: list[log.Change] = [("image", name, old, None) for name, old in found if old is not None]
+    if not changes:
+        return
     try:
         log.append(layout.log(ns), new_id(), clock.now(), changes, partial(engine.current, ns))
     except ResourceExhausted as error:
         engine.warn(f"removed without a line in the log: {error.message}")
-    for name in names:
+    for _, name, _, _ in changes:
         batch.unlink(layout.image(ns, name))
     atomic.stamp(layout.images(ns), clock.wall())
     batch.sync()

@@ -89,6 +89,7 @@ def test_what_is_named_is_removed_and_nothing_else(store: Store, monkeypatch: py
             store.leases(ns).create(Lease(name))
             begin(store.content(ns), name, b"abc")
         store.images(ns).create(image("a"))
+        store.images(ns).create(image("old"))
     lonely = add(store, b"lonely")
     tomorrow(monkeypatch)
     gone = Digest.of(b"gone")
@@ -96,7 +97,7 @@ def test_what_is_named_is_removed_and_nothing_else(store: Store, monkeypatch: py
     litter = [item for item in store.litter(frozenset()) if (item.namespace, item.name) == (NS, "gone")]
     with store.removing() as remove:
         remove(
-            Garbage(content={NS: [gone, lonely]}, leases={NS: ["gone"]}, objects={lonely: 6}, litter=litter)
+            Garbage({NS: [gone, lonely]}, {NS: ["gone"]}, {lonely: 6}, litter, images={NS: ["old"]}),
         )
     assert [info.digest for info in store.content(NS).list()] == [Digest.of(b"kept")]
     assert [lease.id for lease in store.leases(NS).list()] == ["kept"]
@@ -154,8 +155,9 @@ def test_what_is_gone_already_is_as_good_as_removed(store: Store, monkeypatch: p
     begin(store.content(NS), "ref", b"abc")
     digest = add(store, b"x")
     store.leases(NS).create(Lease("l"))
+    store.images(NS).create(image("a"))
     tomorrow(monkeypatch)
-    garbage = Garbage({NS: [digest]}, {NS: ["l"]}, {digest: 1}, store.litter(frozenset()))
+    garbage = Garbage({NS: [digest]}, {NS: ["l"]}, {digest: 1}, store.litter(frozenset()), {NS: ["a"]})
     store.content(NS).abort("ref")
     for _ in range(2):
         with store.removing() as remove:
@@ -164,3 +166,4 @@ def test_what_is_gone_already_is_as_good_as_removed(store: Store, monkeypatch: p
     assert list(store.litter(frozenset())) == []
     assert list(store.content(NS).list()) == []
     assert list(store.leases(NS).list()) == []
+    assert store.images(NS).names() == []

@@ -14,7 +14,7 @@ from imgtool.digest import Digest
 from imgtool.disk import open_store
 from imgtool.errors import DataLoss
 from imgtool.memory import MemoryStore
-from imgtool.model import Lease
+from imgtool.model import Lease, Settings
 from imgtool.oci import media
 from imgtool.ops import gc
 from imgtool.ops.hold import lease_for
@@ -22,9 +22,13 @@ from imgtool.stores import Store
 
 from .gc_world import (
     BACK,
+    BACK_IMAGE,
+    EXPIRE,
+    FLAT,
     NS,
     OTHER,
     REF,
+    REF_IMAGE,
     ROOT,
     add,
     entry,
@@ -38,6 +42,7 @@ from .gc_world import (
 )
 
 OCTETS = media.OCTETS
+LONG_AGO = "2001-01-01T00:00:00Z"
 
 
 @pytest.fixture(params=["memory", "disk"])
@@ -95,10 +100,11 @@ def test_labels_of_an_image_are_roots(store: Store) -> None:
     assert not any(gc.collect(store))
 
 
+@pytest.mark.parametrize("key", [ROOT, f"{ROOT}.mine", f"{ROOT}/mine"])
 @pytest.mark.parametrize("value", ["2026-01-01T00:00:00Z", "false"])
-def test_content_labelled_as_root_is_kept(store: Store, value: str) -> None:
-    """The value says nothing."""
-    digest = add(store, b"x", labels={ROOT: value})
+def test_content_labelled_as_root_is_kept(store: Store, key: str, value: str) -> None:
+    """The value says nothing; a suffix, as in containerd 2.x, tells several owners apart."""
+    digest = add(store, b"x", labels={key: value})
     add(store, b"y", labels={f"{ROOT}s": value})
     gc.collect(store)
     assert recorded(store) == {digest}
@@ -194,6 +200,77 @@ def test_an_unfinished_write_that_a_lease_holds_has_no_time(
     assert not any(gc.collect(store))
     store.leases(NS).delete("l")
     assert [item.name for item in gc.collect(store).litter] == ["ref"]
+
+
+# --- images that expire ----------------------------------------------------------------------------
+
+
+def test_an_image_past_its_time_is_garbage_with_its_content(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """containerd 2.x: an image with gc.expire is a root until then. Another name is not touched."""
+    mine, other = add(store, b"mine"), add(store, b"other")
+    tag(store, "a", mine, OCTETS, labels={EXPIRE: clock.format_time(clock.wall() + clock.HOUR)})
+    tag(store, "b", other, OCTETS)
+    assert not any(gc.collect(store))
+    pass_time(monkeypatch, clock.HOUR + 1)
+    told = gc.find(store)
+    assert told.images == {NS: ["a"]}
+    assert told.content == {NS: [mine]}
+    assert gc.collect(store) == told
+    assert store.images(NS).names() == ["b"]
+    assert recorded(store) == objects(store) == {other}
+
+
+@pytest.mark.parametrize("expire", ["tomorrow", "2020-01-01", "2201-01-01T00:00:00Z"])
+def test_an_image_without_a_past_time_is_kept(store: Store, expire: str) -> None:
+    """As a lease: a misspelt label loses nothing."""
+    tag(store, "a", add(store, b"x"), OCTETS, labels={EXPIRE: expire})
+    assert not any(gc.collect(store))
+
+
+def test_a_lease_keeps_an_image_past_its_time(store: Store) -> None:
+    """containerd 2.x puts such an image under the lease that it was made with."""
+    layer = add(store, b"layer")
+    top = add(store, manifest(layer))
+    tag(store, "a", top, media.OCI_MANIFEST, labels={EXPIRE: LONG_AGO})
+    store.leases(NS).create(Lease("l", resources={"images": ("a", "absent")}))
+    assert not any(gc.collect(store))
+    store.leases(NS).delete("l")
+    assert gc.collect(store).images == {NS: ["a"]}
+    assert not objects(store)
+
+
+def test_a_flat_lease_keeps_an_image_past_its_time_and_its_target_alone(store: Store) -> None:
+    """Neither what the image's labels name nor what the target refers to."""
+    layer, other = add(store, b"layer"), add(store, b"other")
+    top = add(store, manifest(layer), labels={f"{REF}.l.0": layer})
+    tag(store, "a", top, media.OCI_MANIFEST, labels={EXPIRE: LONG_AGO, REF: other})
+    store.leases(NS).create(Lease("l", {FLAT: "x"}, {"images": ("a",)}))
+    assert set(gc.collect(store).content[NS]) == {layer, other}
+    assert store.images(NS).names() == ["a"]
+
+
+@pytest.mark.parametrize("key", [REF_IMAGE, f"{REF_IMAGE}.base", f"{REF_IMAGE}/base"])
+def test_a_reference_keeps_an_image_past_its_time(store: Store, key: str) -> None:
+    """From content or from another image."""
+    for name in ("a", "b"):
+        tag(store, name, add(store, name.encode()), OCTETS, labels={EXPIRE: LONG_AGO})
+    tag(store, "root", add(store, b"x", labels={key: "a"}), OCTETS, labels={key: "b"})
+    assert not any(gc.collect(store))
+    store.images(NS).delete("root")
+    assert gc.collect(store).images == {NS: ["a", "b"]}
+
+
+def test_an_image_past_its_time_lives_with_what_it_refers_back_to(store: Store) -> None:
+    """The label is on the image: an attestation with a name of its own, say."""
+    top = add(store, b"top")
+    tag(store, "root", top, OCTETS)
+    for name, labels in (("a", {BACK: top}), ("b", {f"{BACK_IMAGE}.of": "root"})):
+        tag(store, name, add(store, name.encode()), OCTETS, labels={EXPIRE: LONG_AGO, **labels})
+    assert not any(gc.collect(store))
+    store.images(NS).delete("root")
+    assert gc.collect(store).images == {NS: ["a", "b"]}
 
 
 # --- edges -----------------------------------------------------------------------------------------
@@ -304,6 +381,36 @@ def test_a_back_reference_keeps_the_content_that_has_it(store: Store, key: str) 
     assert len(gc.collect(store).content[NS]) == 3
 
 
+@pytest.mark.parametrize("key", [BACK_IMAGE, f"{BACK_IMAGE}.x"])
+def test_content_may_live_as_long_as_an_image(store: Store, key: str) -> None:
+    """containerd 2.x: a cache of an image, which its manifest does not know of."""
+    cache = add(store, b"cache", labels={key: "a"})
+    tag(store, "a", add(store, b"x"), OCTETS)
+    assert not any(gc.collect(store))
+    store.images(NS).delete("a")
+    assert cache in gc.collect(store).content[NS]
+
+
+def test_what_refers_back_may_come_before_its_parent(store: Store) -> None:
+    """As in containerd the parent need not be there, if only something refers to it."""
+    absent = Digest.of(b"to come")
+    child = add(store, b"child", labels={BACK: absent})
+    tag(store, "a", absent, OCTETS)
+    assert not any(gc.collect(store))
+    store.images(NS).delete("a")
+    assert gc.collect(store).content == {NS: [child]}
+
+
+def test_a_flat_lease_keeps_nothing_that_refers_back(store: Store) -> None:
+    """It keeps what it lists alone: no child, no referrer."""
+    subject = add(store, manifest(add(store, b"{}")))
+    add(store, b"child", labels={BACK: subject})
+    add(store, manifest(Digest.of(b"{}"), subject=subject))
+    hold(store, "l", [subject], flat="x")
+    gc.collect(store)
+    assert recorded(store) == {subject}
+
+
 def test_a_referrer_lives_as_long_as_its_subject(store: Store) -> None:
     """Without a label: its own bytes say what it is about. A referrer of a referrer too."""
     config, layer = add(store, b"{}"), add(store, b"layer")
@@ -338,6 +445,42 @@ def test_what_refers_is_removed_before_what_it_refers_to(store: Store) -> None:
     assert len(order) == 6
     assert at(labelled) < at(top) < at(child) < at(config)
     assert at(referrer) < at(child) < at(layer)
+
+
+# --- containerd's rule alone -----------------------------------------------------------------------
+
+
+@pytest.fixture(params=["memory", "disk"])
+def labels_only(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store whose settings say `follow = "labels"`."""
+    if request.param == "memory":
+        yield MemoryStore(Settings(follow="labels"))
+        return
+    with open_store(str(tmp_path / "store")) as made:
+        add(made, b"")
+    with (tmp_path / "store" / "imgtool.toml").open("a") as settings:
+        settings.write('[gc]\nfollow = "labels"\n')
+    with open_store(str(tmp_path / "store")) as opened:
+        opened.content(NS).delete(Digest.of(b""))
+        yield opened
+
+
+def test_by_labels_alone_children_without_a_label_go(labels_only: Store) -> None:
+    """As in containerd: who stores a manifest sets the labels. A referrer needs one too."""
+    config, layer = add(labels_only, b"{}"), add(labels_only, b"layer")
+    top = add(labels_only, manifest(config, layer), labels={f"{REF}.config": config})
+    referrer = add(labels_only, manifest(config, subject=top))
+    labelled = add(labels_only, manifest(layer, subject=top), labels={f"{BACK}.subject": top})
+    tag(labels_only, "a", top, media.OCI_MANIFEST)
+    assert set(gc.collect(labels_only).content[NS]) == {layer, referrer}
+    assert recorded(labels_only) == {top, config, labelled}
+
+
+def test_by_labels_alone_no_manifest_is_read(labels_only: Store) -> None:
+    """Not even one that is none: what it would say does not count."""
+    tag(labels_only, "a", add(labels_only, b"no manifest"), media.OCI_MANIFEST)
+    assert gc.collect(labels_only).objects.keys() <= {Digest.of(b"")}
+    assert recorded(labels_only) == {Digest.of(b"no manifest")}
 
 
 # --- what cannot be known --------------------------------------------------------------------------

@@ -19,15 +19,19 @@ from typing import Any
 import pytest
 
 from imgtool.digest import Digest
-from imgtool.disk import DiskStore, atomic, open_store
+from imgtool.disk import DiskStore, atomic, log, open_store
+from imgtool.disk.content import DiskContent
+from imgtool.disk.reader import FileReader
 from imgtool.errors import DataLoss, NotFound, Unavailable
-from imgtool.model import ContentInfo, Descriptor, Image
+from imgtool.model import ContentInfo, Descriptor, Image, replace
 from imgtool.oci import media
 from imgtool.ops import gc
 from imgtool.ops.hold import lease_for
 from imgtool.stores import Commit, Garbage, Put
 
-from .gc_world import NS, ROOT, add, entry, index, manifest, objects, recorded, tag
+from .gc_world import EXPIRE, NS, REF, ROOT, add, entry, index, manifest, objects, recorded, tag
+
+LONG_AGO = "2001-01-01T00:00:00Z"
 
 
 @pytest.fixture
@@ -190,6 +194,58 @@ def test_layers_are_not_read(store: DiskStore) -> None:
     assert not any(gc.collect(store))
 
 
+class Watched(DiskStore):
+    """A store that remembers which content was opened."""
+
+    def __init__(self, store: DiskStore) -> None:
+        super().__init__(store.engine)
+        self.opened: list[Digest] = []
+
+    def content(self, namespace: str) -> DiskContent:
+        opened = self.opened
+
+        class Content(DiskContent):
+            def reader(self, digest: Digest) -> FileReader:
+                opened.append(digest)
+                return super().reader(digest)
+
+        return Content(self.engine, namespace)
+
+
+@pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "plain"])
+def test_of_images_alive_or_dead_only_the_manifests_are_opened(store: DiskStore, labelled: bool) -> None:
+    """Not a byte of a layer or config, so that gc costs the same for any size of image; nor of a lone blob
+    that is too large for a manifest. Each manifest is read once, though gc looks twice.
+    """
+    documents, blobs = set(), set()
+    for name in ("kept", "gone"):
+        config, layer = add(store, b'{"of": "%b"}' % name.encode() + b" " * 999), add(store, bytes(999))
+        refs = {f"{REF}.config": config, f"{REF}.l.0": layer} if labelled else {}
+        top = add(store, manifest(config, layer, annotations={"n": name}), labels=refs)
+        outer = index(entry(top, media.OCI_MANIFEST))
+        tag(store, name, add(store, outer, labels={f"{REF}.m.0": top} if labelled else {}), media.OCI_INDEX)
+        documents |= {top, Digest.of(outer)}
+        blobs |= {config, layer}
+    add(store, bytes(5 << 20))
+    store.images(NS).delete("gone")
+    watched = Watched(store)
+    assert len(gc.collect(watched).content[NS]) == 4
+    assert set(watched.opened) == documents
+    assert not blobs & set(watched.opened)
+    assert all(watched.opened.count(digest) <= 2 for digest in documents)
+
+
+def test_by_labels_alone_nothing_is_opened(root: Path, store: DiskStore) -> None:
+    """containerd's rule needs records alone."""
+    image(store)
+    with (root / "imgtool.toml").open("a") as settings:
+        settings.write('[gc]\nfollow = "labels"\n')
+    with open_store(str(root)) as again:
+        watched = Watched(again)
+        assert len(gc.collect(watched).content[NS]) == 2
+        assert not watched.opened
+
+
 def test_files_that_are_not_ours_stay(store: DiskStore, root: Path) -> None:
     """fsck tells of them; gc neither stops nor touches them."""
     top, _, _ = image(store)
@@ -287,6 +343,40 @@ def test_a_label_that_changes_between_the_two_looks_counts(store: DiskStore) -> 
         ContentInfo(top, 3, {"containerd.io/gc.ref.content.0": two})
     )
     assert gc.collect(meddler).content == {NS: [one]}
+
+
+def test_an_image_that_is_given_more_time_between_the_two_looks_is_kept(store: DiskStore) -> None:
+    """Its owner renews it while gc waits for the lock; the other goes."""
+    for name in ("a", "b"):
+        tag(store, name, add(store, name.encode()), media.OCTETS, labels={EXPIRE: LONG_AGO})
+    meddler = Meddler(store.engine)
+    renewed = replace(store.images(NS).get("a"), labels={EXPIRE: "2201-01-01T00:00:00Z"})
+    meddler.meddle = lambda: store.images(NS).update(renewed, "labels")
+    assert gc.collect(meddler).images == {NS: ["b"]}
+    assert store.images(NS).names() == ["a"]
+    assert objects(store) == {Digest.of(b"a")}
+
+
+# --- images that expire ----------------------------------------------------------------------------
+
+
+def test_an_image_that_gc_removes_is_in_the_log_as_if_its_owner_had_deleted_it(
+    store: DiskStore, root: Path
+) -> None:
+    """With its record, so that it can be brought back; and no cache goes on naming it."""
+    tag(store, "a", add(store, b"x"), media.OCTETS, labels={EXPIRE: LONG_AGO})
+    directory = root / "namespaces" / NS / "images"
+    before = directory.stat().st_mtime_ns
+    gc.collect(store)
+    (entry,) = [
+        entry
+        for entry in log.entries(store.engine.layout.log(NS))
+        if entry and entry.get("kind") == "image" and entry["new"] is None
+    ]
+    assert entry["name"] == entry["old"]["name"] == "a"
+    assert entry["old"]["labels"] == {EXPIRE: LONG_AGO}
+    assert directory.stat().st_mtime_ns > before
+    assert directory.stat().st_mtime_ns & 1
 
 
 # --- locks -----------------------------------------------------------------------------------------
