@@ -78,6 +78,8 @@ MAKING = {
         "label a namespace",
         "begin an ingest",
         "resume and commit",
+        "borrow and commit",
+        "borrow and append",
         "commit under a lease",
         "publish under a lease",
     ),

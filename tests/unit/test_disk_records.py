@@ -63,7 +63,7 @@ def test_every_required_key_is_missed(record: dict[str, Any], load: Load) -> Non
     """Half a record is damage, and the message names the key."""
     paths = [*record, *(f"target/{key}" for key in record.get("target", ()))]
     for path in paths:
-        with pytest.raises(DataLoss, match=f"record 'r': '{path.rpartition('/')[2]}' is missing"):
+        with pytest.raises(DataLoss, match=f"record 'r': '{path.replace('/', '[.]')}' is missing"):
             load(changed(record, path, ...), "r")
 
 
