@@ -190,6 +190,10 @@ class Space:
         refs = (name for name, kind in self.mark() if kind == INGEST)
         return {digest for ref in refs if (digest := self.ingests.get(ref))}
 
+    def followed(self) -> set[str]:
+        """The names of content that is reached and leads further, also of what is not there."""
+        return _followed(self.mark())
+
     def dead_images(self) -> list[str]:
         """The images whose time is up and that nothing refers to."""
         marked = self.mark()
@@ -198,14 +202,14 @@ class Space:
         ]
 
     def parts(self, digest: str) -> Iterator[str]:
-        """The content that garbage leads to, once `mark` has looked at it."""
+        """The content that is led to by what is not `followed`, once `mark` has looked at it."""
         document = self._documents.known((digest, UNKNOWN))
         if document:
             yield from (child for child, _ in document.children)
         yield from (value for _, value in labelled(self.records[digest].labels, REF))
 
     def subjects(self, digest: str) -> Iterator[str]:
-        """The content that garbage would live with, once `mark` has looked at it."""
+        """The content that what is not `followed` would live with, once `mark` has looked at it."""
         document = self._documents.known((digest, UNKNOWN))
         if document and document.subject:
             yield document.subject
@@ -243,7 +247,7 @@ class Space:
         What a document calls a layer is not opened, so documents come first: those that labels tell,
         then what is small.
         """
-        followed = {name for name, kind in marked if kind != FLAT and kind not in _NO_CONTENT}
+        followed = _followed(marked)
         leaves = set[str]()
         documents = [(name, known) for name, kind in marked if (known := self._documents.known((name, kind)))]
         unreached = [info for digest, info in self.records.items() if digest not in followed]
@@ -310,6 +314,10 @@ def spaces(
         )
         for namespace in store.namespaces.list(on_error=on_error)
     ]
+
+
+def _followed(marked: Iterable[Node]) -> set[str]:
+    return {name for name, kind in marked if kind != FLAT and kind not in _NO_CONTENT}
 
 
 def references(labels: Mapping[str, str], key: str = REF) -> Iterator[Digest]:

@@ -72,7 +72,7 @@ def of_content(store: DiskStore, space: Space, digest: Digest) -> Released:
             leases[new.id] = new
         if old is not None and above & _leads_to(old) and not (new and above & _leads_to(new)):
             last = _gone(old, _time(entry)) if new is None else Released(_change(old, new), _time(entry))
-    return max([last, *_expired(store, space, above)], key=_when)
+    return max([*_expired(store, space, above), last], key=_when)
 
 
 def of_object(store: DiskStore, namespaces: Iterable[str], digest: Digest) -> Released:
@@ -83,7 +83,7 @@ def of_object(store: DiskStore, namespaces: Iterable[str], digest: Digest) -> Re
             removed, time = entry.get("gc"), _time(entry)
             dropped = entry.get("kind") == "content" and entry.get("name") == digest and not entry.get("new")
             if dropped or (isinstance(removed, Mapping) and digest in removed.get("content", ())):
-                last = max(last, Released(f"its record in namespace '{namespace}' removed", time), key=_when)
+                last = max(Released(f"its record in namespace '{namespace}' removed", time), last, key=_when)
     return last
 
 
@@ -92,10 +92,9 @@ def _when(gone: Released) -> int:
 
 
 def _above(space: Space, digest: Digest) -> set[Node]:
-    """What would keep `digest` if it were reached: itself, and the garbage that leads to it."""
-    alive = space.alive()
+    """What would keep `digest` if it were reached: itself, and what leads to it and nothing follows."""
     parents: dict[str, list[str]] = {}
-    for name in space.records.keys() - alive:
+    for name in space.records.keys() - space.followed():
         for part in space.parts(name):
             parents.setdefault(part, []).append(name)
     found: set[Node] = {(digest, FLAT)}
