@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 from imgtool.digest import Digest
 from imgtool.disk import DiskStore, open_store
@@ -30,6 +31,8 @@ STAY = [f"stays-{i}" for i in range(3)]  # there from the start, changed often, 
 COME_AND_GO = [f"comes-and-goes-{i}" for i in range(3)]
 WITH_CONTENT = [f"with-content-{i}" for i in range(3)]
 BYTES = [b"%d" % i * 1000 for i in range(4)]
+LENDER = "lender"
+LENT = [b"lent %d" % i * 1000 for i in range(2)]
 
 
 def image(name: str, target: Digest, size: int = 1) -> Image:
@@ -48,6 +51,7 @@ class Client:
     def act(self) -> None:
         acts: list[Callable[[], None]] = [self.swap] * 6 + [self.look] * 6 + [self.create, self.delete] * 2
         acts += [self.put, self.tag, self.drop, self.list, self.list, self.read, self.read, self.collect]
+        acts += [self.lend, self.borrow]
         self._chance.choice(acts)()
 
     # Targets are made up, each used once: so each tells which change it is of.
@@ -81,6 +85,25 @@ class Client:
             (outcome,) = self._store.publish(NS, [Commit(writer)], [put]).images
         if isinstance(outcome, ImgtoolError):
             raise outcome
+
+    def lend(self) -> None:
+        """Content of another namespace that the next gc takes."""
+        with self._store.content(LENDER).stage(algorithm="sha256") as writer:
+            writer.write(self._chance.choice(LENT))
+            with suppress(AlreadyExists):
+                writer.commit()
+
+    def borrow(self) -> None:
+        data, name = self._chance.choice(LENT), self._chance.choice(WITH_CONTENT)
+        digest = Digest.of(data)
+        with suppress(AlreadyExists), self._content.writer(self._id, expected=digest) as writer:
+            if writer.digest() != digest:
+                writer.replay()
+                writer.write(data)
+            put = Put(image(name, digest, len(data)), replace=True)
+            (outcome,) = self._store.publish(NS, [Commit(writer, len(data), digest)], [put]).images
+            if isinstance(outcome, ImgtoolError):
+                raise outcome
 
     def tag(self) -> None:
         data, name = self._chance.choice(BYTES), self._chance.choice(WITH_CONTENT)
