@@ -9,13 +9,13 @@ Only records and documents are read. What cannot be read is passed over: it may 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from imgtool.digest import Digest
 from imgtool.errors import DataLoss, ImgtoolError, NotFound
 from imgtool.ops.documents import Document, Documents
-from imgtool.ops.mark import FLAT_IMAGE, IMAGE, INGEST, Node, Space, spaces
+from imgtool.ops.mark import BACK, BACK_IMAGE, FLAT_IMAGE, IMAGE, INGEST, Node, Space, spaces
 from imgtool.ops.retention import repository_of
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Survey:
             # Many names of one image are one walk, and one set.
             key = frozenset(starts), through
             if key not in found:
-                found[key] = _content(space, _walk(space, key[0], stop=frozenset() if through else live))
+                found[key] = _content(space, _walk(space, key[0], () if through else live))
             return found[key]
 
         for name, images in _named(space, by).items():
@@ -217,24 +217,23 @@ def _live_images(space: Space) -> list[Node]:
     return [root.node for root in space.roots if root.kind == IMAGE]
 
 
-def _walk(space: Space, starts: Iterable[Node], stop: frozenset[Node] | set[Node] = frozenset()) -> set[Node]:
+def _walk(space: Space, starts: Iterable[Node], without: Collection[Node] = ()) -> set[Node]:
     """All that `starts` lead to, and themselves.
 
     Args:
-        stop: nodes of images that are not walked through.
+        without: nodes of images that are to lead on as if their records were not there.
     """
-    marked = {node for node in starts if not _is_stopped(node, stop)}
+    marked = set(starts)
     todo = list(marked)
     while todo:
-        for node, _ in space.edges(todo.pop()):
-            if node not in marked and not _is_stopped(node, stop):
+        here = todo.pop()
+        for node, by in space.edges(here):
+            # A back reference is a label of what it leads to, and stands where it comes from is gone.
+            gone = node if by.startswith((BACK, BACK_IMAGE)) else here
+            if node not in marked and not (gone[1] in (IMAGE, FLAT_IMAGE) and (gone[0], IMAGE) in without):
                 marked.add(node)
                 todo.append(node)
     return marked
-
-
-def _is_stopped(node: Node, stop: frozenset[Node] | set[Node]) -> bool:
-    return node in stop or (node[1] == FLAT_IMAGE and (node[0], IMAGE) in stop)
 
 
 def _content(space: Space, nodes: Iterable[Node]) -> Held:

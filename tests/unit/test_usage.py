@@ -17,13 +17,14 @@ from imgtool.digest import Digest
 from imgtool.disk import open_store
 from imgtool.errors import DataLoss, ImgtoolError
 from imgtool.memory import MemoryStore
-from imgtool.model import Lease
+from imgtool.model import Lease, Settings
 from imgtool.oci import media
 from imgtool.ops import gc
 from imgtool.ops.mark import IMAGE
 from imgtool.ops.usage import NAMESPACE, REPOSITORY, Survey
 from imgtool.stores import Store
 
+from . import test_gc_model as gc_model
 from .gc_world import EXPIRE, FLAT, NS, OTHER, REF, ROOT, add, entry, hold, index, label, manifest, tag
 
 SPACES = (NS, OTHER)
@@ -240,6 +241,23 @@ def test_unique_is_what_gc_frees_when_the_image_is_gone(world: World, data: st.D
     assert before - model.size(dict(model.store.objects())) == parts[key].unique
 
 
+@pytest.mark.parametrize("follow", ["graph", "labels"])
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(world=gc_model.worlds())
+def test_unique_is_what_gc_finds_without_the_image_whatever_refers_to_what(
+    follow: str, world: gc_model.World
+) -> None:
+    """Labels may lead from content to images, and back, and to what is not there."""
+    store = MemoryStore(Settings(follow=follow))
+    gc_model.lay(store, world)
+    survey, garbage = Survey(store), sum(gc.find(store).objects.values())
+    assert survey.totals().garbage == garbage
+    for part in survey.parts(IMAGE):
+        if world.spaces[part.namespace].images[part.name].expire != gc_model.PAST:
+            found = gc.find(store, without=[(part.namespace, part.name)])
+            assert part.unique == sum(found.objects.values()) - garbage
+
+
 @settings(derandomize=True, max_examples=30, deadline=None)
 @given(worlds())
 def test_the_sums_agree_with_the_store(world: World) -> None:
@@ -265,6 +283,29 @@ def test_what_a_lease_holds_by_an_image_goes_with_the_image() -> None:
     (part,) = Survey(store).parts(IMAGE)
     assert (part.unique, part.shared, part.total) == (5, 0, 5)
     assert gc.find(store, without=[(NS, "app")]).objects == {digest: 5}
+
+
+def test_what_refers_back_to_a_name_that_a_lease_lists_stays_without_the_image() -> None:
+    """As in containerd an edge may lead to what is not there."""
+    store = MemoryStore()
+    first, second = add(store, b"first"), add(store, b"second!")
+    label(store, second, {"containerd.io/gc.bref.image": "app"})
+    tag(store, "app", first, "application/x")
+    store.leases(NS).create(Lease("l", {}, {"images": ("app",)}))
+    (part,) = Survey(store).parts(IMAGE)
+    assert (part.unique, part.shared) == (5, 7)
+    assert gc.find(store, without=[(NS, "app")]).objects == {first: 5}
+
+
+def test_what_hangs_on_a_label_of_the_image_goes_with_it() -> None:
+    """The image refers back to content that stays, and other content back to the image."""
+    store = MemoryStore()
+    first, second = add(store, b"first", labels={ROOT: "1"}), add(store, b"second!")
+    label(store, second, {"containerd.io/gc.bref.image": "app"})
+    tag(store, "app", first, "application/x", labels={"containerd.io/gc.bref.content": first})
+    (part,) = Survey(store).parts(IMAGE)
+    assert (part.unique, part.shared) == (7, 5)
+    assert gc.find(store, without=[(NS, "app")]).objects == {second: 7}
 
 
 def test_what_one_image_refers_to_is_not_kept_by_it_without_that_image() -> None:
