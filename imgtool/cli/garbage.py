@@ -21,9 +21,10 @@ def rows(garbage: Garbage, *, total: bool = False) -> Iterator[Row]:
     Args:
         total: end with a row for the sum.
     """
-    for namespace in sorted({*garbage.images, *garbage.leases, *garbage.content}):
-        for name in garbage.images.get(namespace, ()):
+    for namespace, names in garbage.images.items():
+        for name in names:
             yield _row("image", namespace, name, None)
+    for namespace in sorted({*garbage.leases, *garbage.content}):
         for id in garbage.leases.get(namespace, ()):
             yield _row("lease", namespace, id, None)
         for digest in garbage.content.get(namespace, ()):

@@ -431,6 +431,8 @@ def test_killed_at_any_call_gc_has_removed_nothing_that_lives(
         add(store, manifest(config, add(store, b"x"), subject=gone))
         add(store, index(entry(gone, media.OCI_MANIFEST)))
         store.images(NS).delete("gone")
+        for name in ("old", "older"):
+            tag(store, name, add(store, name.encode()), media.OCTETS, labels={EXPIRE: LONG_AGO})
     do, calls = atomic._do, 0
 
     def counted(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -450,8 +452,11 @@ def test_killed_at_any_call_gc_has_removed_nothing_that_lives(
                 gc.collect(store)
         with open_store(str(root)) as store:
             assert alive <= recorded(store) <= objects(store)
+            left = set(store.images(NS).names())
+            assert all(holds(store, Digest.of(name.encode())) for name in left - {"kept"})
             gc.collect(store)
             assert recorded(store) == objects(store) == alive
+            assert store.images(NS).names() == ["kept"]
         if calls < limit:
             break
     assert 15 < limit < 999
