@@ -41,6 +41,9 @@ _FROM_LOG: Mapping[str, Callable[[Mapping[str, Any], str], _Record]] = {
 }
 
 
+_RECORDED = "recorded, and nothing has led to it since"
+
+
 class Released(NamedTuple):
     """What let go, for a person; and when, in nanoseconds since the epoch, if anything tells."""
 
@@ -51,40 +54,59 @@ class Released(NamedTuple):
 def of_content(store: DiskStore, space: Space, digest: Digest) -> Released:
     """The last change after which nothing kept `digest`, which is garbage in `space`."""
     above = _above(space, digest)
-    last = Released("recorded, and nothing has led to it since", space.records[digest].created)
-    leases: dict[str, Lease] = {}
-    for entry in _entries(store, space.name):
-        removed = entry.get("gc")
-        if isinstance(removed, Mapping):
-            for id in removed.get("leases", ()):
-                if id in leases and above & _leads_to(leases[id]):
-                    last = _gone(leases[id], _time(entry))
-            continue
-        kind, name, old, new = (
-            entry.get("kind"),
-            entry.get("name"),
-            _record(entry, "old"),
-            _record(entry, "new"),
-        )
-        if kind == "content" and name == digest and new is not None and old is None:
-            last = Released("recorded, and nothing has led to it since", _time(entry))
-        if isinstance(new, Lease):
-            leases[new.id] = new
-        if old is not None and above & _leads_to(old) and not (new and above & _leads_to(new)):
-            last = _gone(old, _time(entry)) if new is None else Released(_change(old, new), _time(entry))
-    return max([*_expired(store, space, above), last], key=_when)
+    told = _from_log(store, space.name, digest, above)
+    recorded = Released(_RECORDED, space.records[digest].created)
+    return max([*_expired(store, space, above), *(told or [recorded])], key=_when)
 
 
 def of_object(store: DiskStore, namespaces: Iterable[str], digest: Digest) -> Released:
     """The last time that a record of `digest`, which no namespace has any more, was removed."""
     last = Released("no namespace has a record of it", None)
     for namespace in namespaces:
-        for entry in _entries(store, namespace):
-            removed, time = entry.get("gc"), _time(entry)
+        for entry in _newest_first(store, namespace):
+            removed = entry.get("gc")
             dropped = entry.get("kind") == "content" and entry.get("name") == digest and not entry.get("new")
             if dropped or (isinstance(removed, Mapping) and digest in removed.get("content", ())):
-                last = max(Released(f"its record in namespace '{namespace}' removed", time), last, key=_when)
+                gone = Released(f"its record in namespace '{namespace}' removed", _time(entry))
+                last = max(gone, last, key=_when)
+                break
     return last
+
+
+def _from_log(store: DiskStore, namespace: str, digest: Digest, above: set[Node]) -> list[Released]:
+    """The last change that let go, or the making of the record if that came later; before it each lease
+    that a later gc has removed: of those the log has the ids, and what they held further back.
+    """
+    told: list[Released] = []
+    removed: dict[str, int] = {}
+    change: Released | None = None
+    for entry in _newest_first(store, namespace):
+        by_gc = entry.get("gc")
+        if isinstance(by_gc, Mapping):
+            if change is None:
+                removed = {**dict.fromkeys(by_gc.get("leases", ()), _time(entry)), **removed}
+            continue
+        old, new = _record(entry, "old"), _record(entry, "new")
+        if isinstance(new, Lease) and new.id in removed:
+            time = removed.pop(new.id)
+            told += [_gone(new, time)] if above & _leads_to(new) else []
+        if change is None:
+            change = _let_go(entry, old, new, digest, above)
+        if change and not removed:
+            break
+    return [*told, change] if change else told
+
+
+def _let_go(
+    entry: Mapping[str, Any], old: _Record | None, new: _Record | None, digest: Digest, above: set[Node]
+) -> Released | None:
+    """What a line of the log tells, if it is about the end, or the beginning, of `digest`."""
+    if old is None:
+        begins = isinstance(new, ContentInfo) and new.digest == digest
+        return Released(_RECORDED, _time(entry)) if begins else None
+    if not above & _leads_to(old) or (new and above & _leads_to(new)):
+        return None
+    return _gone(old, _time(entry)) if new is None else Released(_change(old, new), _time(entry))
 
 
 def _when(gone: Released) -> int:
@@ -173,16 +195,15 @@ def _until(record: _Record) -> int | None:
         return None
 
 
-def _entries(store: DiskStore, namespace: str) -> Iterator[Mapping[str, Any]]:
-    """The lines of the log that can be read and that happened, oldest first."""
-    entries = [entry for entry in log.entries(store.engine.layout.log(namespace)) if entry is not None]
+def _newest_first(store: DiskStore, namespace: str) -> Iterator[Mapping[str, Any]]:
+    """The lines of the log that can be read and that happened, the last one first."""
     void = set[tuple[Any, ...]]()
-    for entry in entries:
-        for thing in entry.get("void", ()):
-            void.add((entry.get("op"), *thing))
-    for entry in entries:
-        if (entry.get("op"), entry.get("kind"), entry.get("name")) not in void:
-            yield entry
+    with suppress(FileNotFoundError):
+        for line in log.newest_first(store.engine.layout.log(namespace)):
+            entry = log.parse(line) or {}
+            void.update((entry.get("op"), *thing) for thing in entry.get("void", ()))
+            if (entry.get("op"), entry.get("kind"), entry.get("name")) not in void:
+                yield entry
 
 
 def _record(entry: Mapping[str, Any], key: str) -> _Record | None:

@@ -391,6 +391,31 @@ def test_a_lease_or_image_that_gc_has_removed_expired_before(
     assert gone(store, b) == ("lease 'l' expired", until // clock.SECOND)
 
 
+@pytest.mark.parametrize("last", ["lease", "image"])
+def test_of_a_lease_that_gc_has_removed_and_an_image_the_later_end_is_told(
+    store: DiskStore, at: Callable[[int], None], last: str
+) -> None:
+    """The log of gc has the lease's id alone; what it held stands further back."""
+    at(1000)
+    digest = add(store, b"x")
+    hold(store, "other", [], expire=LONG_AGO)
+    hold(store, "l", [digest], expire=clock.format_time(2000 * clock.SECOND))
+    tag(store, "a", digest, OCTETS)
+    at(1500 if last == "lease" else 4000)
+    store.images(NS).delete("a")
+    at(3000)
+    if last == "image":
+        tag(store, "a", digest, OCTETS)
+    garbage = gc.find(store)
+    with store.removing() as remove:
+        remove(garbage._replace(content={}, objects={}))
+    if last == "image":
+        at(4000)
+        store.images(NS).delete("a")
+    told = {"lease": ("lease 'l' expired", 2000), "image": ("image 'a' deleted", 4000)}
+    assert gone(store, digest) == told[last]
+
+
 def test_an_image_that_had_expired_before_it_was_made_never_kept_anything(
     store: DiskStore, at: Callable[[int], None]
 ) -> None:
