@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from imgtool.cli import images as view
 from imgtool.cli.contents import digest_of
-from imgtool.cli.output import Row, json_text
+from imgtool.cli.output import Row, json_indented
 from imgtool.cli.tree import Tree
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import EMPTY, Image
@@ -29,7 +29,9 @@ def show(c: Context, names: Sequence[str], *, zero: bool) -> None:
     """
     rows = c.failures.for_each(names, lambda word: inspect(c, word))
     if c.format == "table" and not (c.quiet or zero):
-        c.out.write(json_text({"schema": 1, "images": list(rows)}, indent=2) + "\n")
+        for piece in json_indented({"schema": 1, "images": list(rows)}):
+            c.out.write(piece)
+        c.out.write("\n")
     else:
         c.out.rows(WHOLE, rows, {}, zero=zero)
 

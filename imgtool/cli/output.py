@@ -298,14 +298,22 @@ def _field(row: Row, path: str) -> str:
     return found if isinstance(found, str) else json_text(found)
 
 
-def json_text(thing: Any, indent: int | None = None) -> str:
-    """JSON: readable UTF-8, and `\\uNNNN` for what must not reach a terminal. One line, unless `indent`
-    is a number of blanks.
-    """
+def json_text(thing: Any) -> str:
+    """JSON in one line: readable UTF-8, and `\\uNNNN` for what must not reach a terminal."""
     import json
 
-    text = json.dumps(thing, ensure_ascii=False, indent=indent)
-    return text if text.isprintable() else "".join(_json_char(c) for c in text)
+    return _json_safe(json.dumps(thing, ensure_ascii=False))
+
+
+def json_indented(thing: Any) -> Iterator[str]:
+    """JSON for a person, as `json_text`, in small pieces: a tree may have a hundred thousand branches."""
+    import json
+
+    yield from map(_json_safe, json.JSONEncoder(ensure_ascii=False, indent=2).iterencode(thing))
+
+
+def _json_safe(text: str) -> str:
+    return text if text.isprintable() else "".join(map(_json_char, text))
 
 
 def _json_char(c: str) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from imgtool.digest import Digest
 from imgtool.disk import DiskStore, open_store
-from imgtool.model import replace
+from imgtool.model import Descriptor, replace
 from imgtool.oci import blob
 from imgtool.oci.descriptor import to_dict
 from tests.fixture_runner import ROOT, Result, run_here
 
-from .layout_world import Made
+from .layout_world import LAYER, Made
 
 Deed = Callable[[DiskStore], None]
 
@@ -156,3 +157,22 @@ def test_many_large_manifests_take_the_memory_of_one(command: str, tmp_path: Pat
     assert done.code == 0, done.stderr
     assert peak < 40 << 20
     assert (b"the tree of 'app' is cut" in done.stderr) is (command == "inspect")
+
+
+def test_a_large_tree_is_written_as_it_is_made_into_text(tmp_path: Path) -> None:
+    """Escaped in one piece, it took a hundred bytes for each character."""
+    made = Made(tmp_path / "layout")
+    leaves = [Descriptor(LAYER, Digest.of(b"%d" % n), n + 1) for n in range(15_000)]
+    index = made.index(*leaves)
+    (tmp_path / "layout/index.json").write_text(
+        json.dumps({"schemaVersion": 2, "manifests": [to_dict(index)]})
+    )
+    assert run_here(["ingest", "oci:layout", "-t", "app"], tmp_path, b"").code == 0
+    tracemalloc.start()
+    try:
+        done = run_here(["inspect", "app"], tmp_path, b"")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(json.loads(done.stdout)["images"][0]["tree"]["children"]) == len(leaves)
+    assert peak < 40 << 20
