@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import suppress
 from functools import lru_cache
 
 from imgtool.errors import InvalidArgument
@@ -75,13 +76,21 @@ def format_time(ns: int) -> str:
     return f"{day}T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}.{rest:09d}Z"
 
 
-@lru_cache
 def parse_time(text: str) -> int:
     """Nanoseconds since the epoch of an RFC 3339 time; decimals past the ninth are dropped.
 
     Raises:
         InvalidArgument: `text` is not RFC 3339 (section 5.6), or no such day or hour exists.
     """
+    # What `format_time` writes; many records are of the same second.
+    if len(text) == 30 and text[19] == "." and text[29] == "Z" and text.isascii() and text[20:29].isdigit():
+        with suppress(InvalidArgument):
+            return _parse_time(text[:19] + "Z") + int(text[20:29])
+    return _parse_time(text)
+
+
+@lru_cache
+def _parse_time(text: str) -> int:
     m = re.fullmatch(_RFC_3339, text)
     if m:
         year, month, day, hour, minute, second = map(int, m.groups()[:6])

@@ -23,6 +23,7 @@ BLAKE3 = "blake3"
 _HEX_LENGTH = {SHA256: 64, SHA512: 128, BLAKE3: 64}
 ALGORITHMS = tuple(_HEX_LENGTH)
 
+_EXACT = re.compile("(?:sha256|blake3):[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _SYNTAX = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[A-Za-z0-9=_-]+", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]+", re.ASCII)
 
@@ -47,6 +48,8 @@ class Digest(str):
             InvalidArgument: not text, not the OCI grammar, an algorithm that imgtool does not
                 have, or a hexadecimal part of the wrong length or in upper case.
         """
+        if isinstance(text, str) and _EXACT.fullmatch(text):
+            return str.__new__(cls, text)
         if not isinstance(text, str):
             raise InvalidArgument(f"digest is {_kind(text)}, expected text such as sha256:…")
         if not _SYNTAX.fullmatch(text):

@@ -7,13 +7,14 @@ Behaves as `imgtool.disk` does, as far as `imgtool.stores` says, and passes the 
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from imgtool import clock, filters
 from imgtool.digest import SHA256, Digest, new_hasher
@@ -105,6 +106,7 @@ class MemoryStore:
         self.spaces: dict[str, _Space] = {}
         self.blobs: dict[Digest, bytes] = {}
         self._happened: list[Happening] = []
+        self._kept: dict[str, str] = {}
 
     @property
     def namespaces(self) -> NamespaceStore:
@@ -220,8 +222,14 @@ class MemoryStore:
             and (ingest.expires is None or ingest.expires <= clock.wall())
         ]
 
-    def remembering(self) -> AbstractContextManager[None]:
+    def remembering(self, *, keep: bool = False) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def recall(self, name: str) -> Any:
+        return json.loads(self._kept.get(name, "null"))
+
+    def keep(self, name: str, value: Any) -> None:
+        self._kept[name] = json.dumps(value)
 
     def since_gc(self) -> Iterator[Happening]:
         return reversed(self._happened)

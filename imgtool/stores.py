@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, ImgtoolError, NotFound
@@ -553,10 +553,22 @@ class Store(Protocol):
             held: namespace and ref of ingests that a lease holds: those are no litter.
         """
 
-    def remembering(self) -> AbstractContextManager[None]:
-        """Inside, a record that was read once is read again only if it has changed. For gc, which looks
-        at everything twice.
+    def remembering(self, *, keep: bool = False) -> AbstractContextManager[None]:
+        """Inside, what was read once is read again only if it has changed. For gc, which looks at
+        everything twice.
+
+        Args:
+            keep: what this tells of content and objects, but not of images and leases, may be kept for
+                the next time.
         """
+
+    def recall(self, name: str) -> Any:
+        """The value that was kept under `name` by the same version of imgtool; None if it is gone: nobody
+        must rely on it.
+        """
+
+    def keep(self, name: str, value: Any) -> None:
+        """Keep a value that JSON can hold, if that is possible."""
 
     def since_gc(self) -> Iterator[Happening]:
         """What has changed since the last gc that ended, of each namespace the newest first. Found one by

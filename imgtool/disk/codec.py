@@ -29,10 +29,12 @@ _TABLES_MAX = 1000
 _ESCAPED = "[\x7f-\x9f\u2028\u2029\ufeff\u202a-\u202e\u2066-\u2069]"
 # Strings of one line, also those without an end; and the begin of one of many lines, in a group.
 _STRINGS = rb'("""|\'\'\').*|"(?:[^"\\]|\\.)*"?|\'[^\']*\'?'
-_LINE = re.compile(
-    r'(?:([A-Za-z0-9_-]+)|"([^"\\\x00-\x1f\x7f]*)") = (?:"([^"\\\x00-\x1f\x7f]*)"|(0|[1-9][0-9]{0,18}))'
+# A line of the canonical form: key and value, the head of a table, or nothing.
+_LINES = re.compile(
+    r'^(?:(?:([A-Za-z0-9_-]+)|"([^"\\\x00-\x1f\x7f]+)") = (?:"([^"\\\x00-\x1f\x7f]*)"|(0|[1-9][0-9]{0,18}))'
+    r"|\[([A-Za-z0-9_-]+)(?:\.([A-Za-z0-9_-]+))?\]|)$",
+    re.MULTILINE,
 )
-_TABLE = re.compile(r"\[([A-Za-z0-9_-]+)(?:\.([A-Za-z0-9_-]+))?\]")
 
 
 def dump(record: Mapping[str, Any], what: str) -> bytes:
@@ -116,21 +118,20 @@ def _canonical(text: str) -> Record | None:
     """What `text` holds if each line is of the simplest form; None if one is not."""
     record: Record = {}
     table = record
-    for line in text.split("\n"):
-        if m := _LINE.fullmatch(line):
-            bare, quoted, string, number = m.groups()
-            key = quoted if bare is None else bare
-            if key in table:
-                return None
-            table[key] = int(number) if string is None else string
-        elif m := _TABLE.fullmatch(line):
-            above, last = (m[1], m[2]) if m[2] else (None, m[1])
-            outer = record if above is None else record.get(above)
+    lines = _LINES.findall(text)
+    if len(lines) != text.count("\n") + 1:
+        return None
+    for bare, quoted, string, number, outer_key, inner_key in lines:
+        if outer_key:
+            outer = record.get(outer_key) if inner_key else record
+            last = inner_key or outer_key
             if not isinstance(outer, dict) or last in outer:
                 return None
             outer[last] = table = {}
-        elif line:
-            return None
+        elif key := bare or quoted:
+            if key in table:
+                return None
+            table[key] = int(number) if number else string
     return record
 
 

@@ -48,10 +48,14 @@ class DiskContent:
         return changed
 
     def list(self, *filters: str, on_error: OnError = None) -> Iterator[ContentInfo]:
+        found = self._engine.scan_content(self._ns, on_error)
+        if not filters:
+            yield from found
+            return
         from imgtool.filters import compile, content_fields
 
         matches = compile(filters).matches
-        for info in self._engine.scan_content(self._ns, on_error):
+        for info in found:
             if matches(content_fields(info)):
                 yield info
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.disk import atomic, codec, read, records, settings
-from imgtool.disk.layout import SUFFIX, Layout, base, inside, is_record, parent
+from imgtool.disk.layout import SUFFIX, Layout, inside, is_record, parent
 from imgtool.disk.locks import Locks
 from imgtool.disk.workspace import Workspace
 from imgtool.errors import (
@@ -32,7 +32,7 @@ from imgtool.model import ContentInfo, Image, Lease, Namespace
 from imgtool.names import check_namespace, file_name, name_of_file
 
 if TYPE_CHECKING:
-    from imgtool.disk import log
+    from imgtool.disk import log, scan
     from imgtool.stores import OnError
 
 T = TypeVar("T", Image, ContentInfo, Lease, Namespace)
@@ -74,7 +74,8 @@ _KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in (IMAGE, CONTENT, LEA
 # Each durable before the next is begun; a record never names what is not there yet.
 _PHASES = (("namespace",), ("content", "lease"), ("image",))
 
-# Nanoseconds after which a file that looks the same is the same, whatever step the clock has.
+
+# Nanoseconds after which what looks the same is the same, whatever step the clock has.
 _SETTLED = 2_000_000_000
 
 
@@ -113,15 +114,20 @@ class Engine:
         self.workspace = Workspace(self.layout.tmp, locking=self.setup.locking)
         self._writable = False
         self._memory: dict[str, tuple[tuple[int, ...], Any]] | None = None
+        self.directories: scan.Memory | None = None
 
     @contextmanager
-    def remembering(self) -> Iterator[None]:
+    def remembering(self, *, keep: bool = False) -> Iterator[None]:
         """See `stores.Store.remembering`."""
-        self._memory = {}
+        from imgtool.disk import scan
+
+        self._memory, self.directories = {}, scan.Memory(self.layout)
         try:
             yield
+            if keep:
+                self.directories.keep(self.workspace)
         finally:
-            self._memory = None
+            self._memory = self.directories = None
 
     def exists(self) -> bool:
         """Whether there is a store."""
@@ -138,7 +144,9 @@ class Engine:
         Raises:
             DataLoss: it cannot be read, or holds another name.
         """
-        path = kind.path(self.layout, ns, name)
+        return self._load_named(kind, name, kind.path(self.layout, ns, name))
+
+    def _load_named(self, kind: Kind[T], name: str, path: str) -> T | None:
         found = self.load_path(kind, path)
         if found is not None and kind.key(found) != name:
             raise _misplaced(path, kind, found)
@@ -147,7 +155,7 @@ class Engine:
     def load_path(self, kind: Kind[T], path: str) -> T | None:
         """The record in the file `path`, wherever it belongs; None where there is none."""
         try:
-            if self._memory is None:
+            if self._memory is None or kind.name == CONTENT.name:
                 return kind.load(codec.load(read.read_regular(path, codec.RECORD_MAX), path), path)
             identity = _identity(path)
             if identity and path in self._memory and self._memory[path][0] == identity:
@@ -156,7 +164,7 @@ class Engine:
         except FileNotFoundError:
             return None
         # A file as young as the clock's step could change once more without looking different.
-        if identity and clock.wall() - max(identity[2:4]) > _SETTLED and _identity(path) == identity:
+        if identity and is_settled(identity) and _identity(path) == identity:
             self._memory[path] = identity, record
         return record
 
@@ -188,22 +196,18 @@ class Engine:
         """The records in a flat directory, in byte order of their names; one that vanishes meanwhile
         was deleted.
         """
-        for name, _ in self.named(kind, directory, on_error):
-            record = _collect(on_error, lambda name: self.load(kind, ns, name), name)
+        for name, path in self.named(kind, directory, on_error):
+            record = _collect(on_error, partial(self._load_named, kind, name), path)
             if record is not None:
                 yield record
 
     def scan_content(self, ns: str, on_error: OnError) -> Iterator[ContentInfo]:
         """The content records of a namespace, in byte order of the digests."""
-        for path, text in read.walk_fan_out(self.layout.content(ns)):
-            if not is_record(base(path)):
-                continue
-            digest = _collect(on_error, _digest, text[: -len(SUFFIX)])
-            if digest is None:
-                continue
-            record = _collect(on_error, lambda digest: self.load(CONTENT, ns, digest), digest)
-            if record is not None:
-                yield record
+        from imgtool.disk import scan
+
+        return scan.content(
+            self.layout.content(ns), self.directories, partial(self.load, CONTENT, ns), on_error
+        )
 
     def object_size(self, digest: Digest) -> int | None:
         """The size of the object in bytes; None where there is none."""
@@ -427,7 +431,16 @@ def _identity(path: str) -> tuple[int, ...]:
         status = os.lstat(path)
     except OSError:
         return ()
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def is_settled(identity: tuple[int, ...]) -> bool:
+    """Whether times of change are so long ago that another change would show.
+
+    Args:
+        identity: ends with an mtime and a ctime in nanoseconds.
+    """
+    return clock.wall() - max(identity[-2:]) > _SETTLED
 
 
 def new_id() -> str:
@@ -437,13 +450,6 @@ def new_id() -> str:
 
 def _misplaced(path: str, kind: Kind[Any], found: Any) -> DataLoss:
     return DataLoss(f"record '{path}' is of {kind.name} '{kind.key(found)}', whose file has another name")
-
-
-def _digest(text: str) -> Digest:
-    try:
-        return Digest.parse(text)
-    except ImgtoolError as error:
-        raise DataLoss(f"content record '{text}': {error.message}") from None
 
 
 def _collect(on_error: OnError, load: Callable[[str], R | None], arg: str) -> R | None:

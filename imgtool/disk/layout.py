@@ -55,6 +55,9 @@ class Layout:
     def ingest(self, ns: str, ref: str) -> str:
         return f"{self.ingests}/{ingest_key(ns, ref)}"
 
+    def cached(self, name: str) -> str:
+        return f"{self.cache}/{name}"
+
     def lock(self, name: str) -> str:
         """`gate`, `store` or `ns-<namespace>`."""
         return f"{self.locks}/{name}"

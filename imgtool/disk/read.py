@@ -50,7 +50,10 @@ def read_regular(path: str, limit: int) -> bytes:
     """
     fd, status = open_regular(path)
     try:
-        data = read_fd(fd, limit + 1, status.st_size + 1)
+        # One read tells, where the file has not grown since its size was asked.
+        data = os.read(fd, min(limit, status.st_size) + 1)
+        if len(data) != status.st_size:
+            data += read_fd(fd, limit + 1 - len(data), status.st_size + 1)
     except OSError as error:
         error.filename = path
         raise from_oserror(error, "cannot read") from error

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imgtool.disk.engine import Engine
 from imgtool.disk.images import DiskImages
@@ -79,8 +79,18 @@ class DiskStore:
 
         return sweep.litter(self.engine, held)
 
-    def remembering(self) -> AbstractContextManager[None]:
-        return self.engine.remembering()
+    def remembering(self, *, keep: bool = False) -> AbstractContextManager[None]:
+        return self.engine.remembering(keep=keep)
+
+    def recall(self, name: str) -> Any:
+        from imgtool.disk import cache
+
+        return cache.load(self.engine.layout, name)
+
+    def keep(self, name: str, value: Any) -> None:
+        from imgtool.disk import cache
+
+        cache.save(self.engine.layout, self.engine.workspace, name, value)
 
     def since_gc(self) -> Iterator[Happening]:
         from imgtool.disk import gc_log

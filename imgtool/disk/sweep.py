@@ -10,23 +10,16 @@ from functools import partial
 
 from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.disk import atomic, gc_log, ingests, log, read
+from imgtool.disk import atomic, gc_log, ingests, log, read, scan
 from imgtool.disk.engine import Engine, new_id
 from imgtool.disk.layout import inside, parent
-from imgtool.errors import InvalidArgument, ResourceExhausted
+from imgtool.errors import ResourceExhausted
 from imgtool.stores import Garbage, Litter
 
 
 def objects(engine: Engine) -> Iterator[tuple[Digest, int]]:
     """See `stores.Store.objects`. What is not named as an object is left out; fsck reports it."""
-    for _, text in read.walk_fan_out(engine.layout.objects):
-        try:
-            digest = Digest.parse(text)
-        except InvalidArgument:
-            continue
-        size = engine.object_size(digest)
-        if size is not None:
-            yield digest, size
+    return scan.objects(engine.layout.objects, engine.directories)
 
 
 def litter(engine: Engine, held: frozenset[tuple[str, str]]) -> Sequence[Litter]:

@@ -6,7 +6,7 @@ is too large for one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgtool.digest import Digest
 from imgtool.errors import DataLoss, InvalidArgument
@@ -16,11 +16,15 @@ from imgtool.oci.strictjson import LIMIT
 if TYPE_CHECKING:
     from imgtool.model import ContentInfo
     from imgtool.oci.manifest import Manifest
-    from imgtool.stores import Provider
+    from imgtool.stores import Provider, Store
 
 # What is known of content before it is opened: the media type of a manifest or index, or one of these.
 LEAF = "leaf"
 UNKNOWN = "unknown"
+
+_CACHE = "gc-documents"
+_FEW = 64  # not worth keeping
+_NOTHING: dict[str, Any] = {}
 
 Typed = tuple[str, str]
 """A digest, and what is known of its content."""
@@ -44,6 +48,8 @@ class Documents:
     def __init__(self, follow: str) -> None:
         self.followed = follow != "labels"
         self._known: dict[Typed, Document | None] = {}
+        self._kept: dict[str, dict[str, Any]] = {}
+        self._new = 0
 
     def read(self, provider: Provider, info: ContentInfo, kind: str) -> Document | None:
         """What the content refers to; None if it is a leaf.
@@ -61,12 +67,43 @@ class Documents:
             return None
         node = info.digest, kind
         if node not in self._known:
-            self._known[node] = _read(provider, info.digest, kind)
+            kept = self._kept.get(kind, _NOTHING)
+            if info.digest in kept:
+                self._known[node] = _thawed(kept[info.digest])
+            else:
+                self._known[node] = _read(provider, info.digest, kind)
+                self._new += 1
         return self._known[node]
+
+    def recall(self, store: Store) -> None:
+        """Take over what an earlier gc read. A digest names its bytes, so it is right for ever; only that
+        the bytes are still whole is not looked at again.
+        """
+        if self.followed:
+            self._kept = store.recall(_CACHE) or {}
+
+    def keep(self, store: Store) -> None:
+        """Keep what was asked for, for the next gc, if much of it is new."""
+        if self._new > max(_FEW, len(self._known) // 16):
+            kept: dict[str, dict[str, Any]] = {}
+            for (digest, kind), document in self._known.items():
+                kept.setdefault(kind, {})[digest] = document and _frozen(document)
+            store.keep(_CACHE, kept)
 
     def known(self, node: Typed) -> Document | None:
         """What has been read of `node`; None if nothing, or if it is a leaf."""
         return self._known.get(node)
+
+
+def _frozen(document: Document) -> list[Any]:
+    return [document.name, document.subject, [text for child in document.children for text in child]]
+
+
+def _thawed(kept: Any) -> Document | None:
+    if kept is None:
+        return None
+    name, subject, flat = kept
+    return Document(name, tuple(zip(flat[::2], flat[1::2], strict=True)), subject and Digest.parse(subject))
 
 
 def kind_of(media_type: str) -> str:

@@ -42,18 +42,20 @@ def collect(store: Store, *, dry_run: bool = False) -> Garbage:
         Unavailable: others do not stop changing the store; nothing was removed.
     """
     documents = Documents(store.settings.follow)
-    with store.remembering():
+    documents.recall(store)
+    with store.remembering(keep=not dry_run):
         looked = store.looking()
         garbage = _find(store, documents)
         if dry_run:
             return garbage
-        if not any(garbage):
+        if any(garbage):
+            with store.removing() as remove:
+                garbage = _find(store, documents)
+                remove(garbage)
+        else:
             looked()
-            return garbage
-        with store.removing() as remove:
-            garbage = _find(store, documents)
-            remove(garbage)
-        return garbage
+    documents.keep(store)
+    return garbage
 
 
 def _find(store: Store, documents: Documents, without: Collection[tuple[str, str]] = ()) -> Garbage:

@@ -30,6 +30,7 @@ REF = media.GC_REF
 REF_IMAGE = "containerd.io/gc.ref.image"
 BACK = "containerd.io/gc.bref.content"
 BACK_IMAGE = "containerd.io/gc.bref.image"
+_OURS = "containerd.io/gc."
 
 # What a node is, where it is no content that is followed.
 IMAGE = "image"
@@ -109,10 +110,10 @@ class Space:
             node = image.name, IMAGE
             if not is_expired(image.labels, now):
                 self.roots.append(Root("image", image.name, node))
-            if image.labels:
+            if _tells(image.labels):
                 self._refers_back(node, image.labels)
         for digest, info in self.records.items():
-            if info.labels:
+            if info.labels and _tells(info.labels):
                 node = digest, UNKNOWN
                 self._refers_back(node, info.labels)
                 self.roots += (Root("label", key, node) for key, _ in labelled(info.labels, ROOT))
@@ -153,7 +154,7 @@ class Space:
         if document:
             for child in document.children:
                 yield child, document.name
-        if info.labels:
+        if info.labels and _tells(info.labels):
             told = {digest for digest, _ in document.children} if document else ()
             for key, child in referred(info.labels, REF, REF_IMAGE):
                 if child[0] not in told:
@@ -172,7 +173,8 @@ class Space:
         yield from self._back.get((name, IMAGE), ())
         if image:
             yield (image.target.digest, kind_of(image.target.media_type)), "target"
-            yield from ((child, key) for key, child in referred(image.labels, REF, REF_IMAGE))
+            if _tells(image.labels):
+                yield from ((child, key) for key, child in referred(image.labels, REF, REF_IMAGE))
 
     # --- what is reached ---
 
@@ -228,8 +230,14 @@ class Space:
             for node, _ in self.edges(todo.pop()):
                 if node not in marked:
                     marked.add(node)
-                    todo.append(node)
+                    if node[1] != LEAF or self._may_lead_on(node[0]):
+                        todo.append(node)
         return marked
+
+    def _may_lead_on(self, name: str) -> bool:
+        """Whether a leaf may have edges: most content is a leaf, and has none."""
+        info = self.records.get(name)
+        return bool(info and info.labels) or (name, UNKNOWN) in self._back
 
     def mark(self) -> set[Node]:
         """All that is reached, also what is not there. `edges` tells of subjects from then on."""
@@ -249,7 +257,11 @@ class Space:
         """
         followed = _followed(marked)
         leaves = set[str]()
-        documents = [(name, known) for name, kind in marked if (known := self._documents.known((name, kind)))]
+        documents = [  # `known` may be so from another namespace, which does not count
+            (name, known)
+            for name, kind in marked
+            if name in self.records and (known := self._documents.known((name, kind)))
+        ]
         unreached = [info for digest, info in self.records.items() if digest not in followed]
         unreached.sort(key=lambda info: (not any(labelled(info.labels, REF)), info.size))
         for info in unreached:
@@ -335,6 +347,11 @@ def referred(labels: Mapping[str, str], content: str, image: str) -> Iterator[tu
         yield key, (value, UNKNOWN)
     for key, value in labelled(labels, image):
         yield key, (value, IMAGE)
+
+
+def _tells(labels: Mapping[str, str]) -> bool:
+    """Whether any label may be for gc."""
+    return any(key.startswith(_OURS) for key in labels)
 
 
 def labelled(labels: Mapping[str, str], key: str) -> Iterator[tuple[str, str]]:
