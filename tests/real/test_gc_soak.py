@@ -82,8 +82,10 @@ class User:
         self.done: dict[str, int] = {}
 
     def step(self) -> None:
-        actions = [self.ingest, self.ingest, self.hand_over, self.retarget, self.label, self.delete]
-        actions += [self.delete, self.hold, self.let_go, self.root, self.unroot, self.look]
+        actions: list[Callable[[str], None]] = [
+            *(self.ingest, self.ingest, self.hand_over, self.retarget, self.label),
+            *(self.delete, self.delete, self.hold, self.let_go, self.root, self.unroot, self.look),
+        ]
         action = self.random.choice(actions)
         action(self.random.choice(self.names))
         self.done[action.__name__] = self.done.get(action.__name__, 0) + 1
@@ -215,7 +217,10 @@ def test_gc_beside_everything_loses_nothing_and_revives_nothing(store: Imgtool, 
     }
     users = [User(store, n, sources) for n in range(WORKERS)]
     collectors = [Collector(store), Collector(store, "--auto")]
-    steps: list[Callable[[], object]] = [one.step for one in (*users, *collectors)]
+    steps: list[Callable[[], object]] = [
+        *(user.step for user in users),
+        *(collector.step for collector in collectors),
+    ]
     in_parallel(steps, SECONDS)
     assert all(user.done for user in users)
     assert any(collector.removed for collector in collectors)
