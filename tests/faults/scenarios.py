@@ -159,6 +159,19 @@ def _garbage(store: DiskStore) -> None:
     store.content(NS).delete(digest(LONE))
 
 
+def _outlived(store: DiskStore) -> None:
+    """Images past their time: one with content of its own, one that shares all of it."""
+    for name in ("mine", "alias"):
+        publish(store, name)
+        outlived = Image(
+            name, store.images(NS).get(name).target, {"containerd.io/gc.expire": "2001-01-01T00:00:00Z"}
+        )
+        store.images(NS).update(outlived, "labels")
+    publish(store, "kept", top=b"kept\n", leaves=[LEAVES[1]])
+    for lease in list(store.leases(NS).list()):
+        store.leases(NS).delete(lease.id)
+
+
 _LABELS = {"tier": "gold"}
 
 SCENARIOS = [
@@ -231,6 +244,7 @@ SCENARIOS = [
         (NotFound,),
     ),
     Scenario("gc", gc.collect, _garbage),
+    Scenario("gc of images past their time", gc.collect, _outlived),
 ]
 MORE = [
     Scenario(
