@@ -293,6 +293,22 @@ def test_a_label_that_only_looks_like_a_reference_keeps_nothing(store: Store, ke
     assert gc.collect(store).content == {NS: [child]}
 
 
+def test_labels_of_a_lease_refer_to_nothing(store: Store) -> None:
+    """As in containerd: it holds its resources, and its labels tell of itself alone."""
+    digest = add(store, b"x")
+    store.leases(NS).create(Lease("l", {REF: digest, ROOT: "x"}))
+    assert gc.collect(store).content == {NS: [digest]}
+
+
+def test_a_time_on_content_says_nothing(store: Store) -> None:
+    """As in containerd: content is no root before it, and no garbage after it."""
+    kept = add(store, b"kept", labels={EXPIRE: LONG_AGO})
+    tag(store, "a", kept, OCTETS)
+    gone = add(store, b"gone", labels={EXPIRE: "2201-01-01T00:00:00Z"})
+    assert gc.collect(store).content == {NS: [gone]}
+    assert recorded(store) == {kept}
+
+
 @pytest.mark.parametrize("value", ["-", "x", "sha256:abc", "sha384:" + "0" * 96, Digest.of(b"absent")])
 def test_a_reference_to_nothing_is_harmless(store: Store, value: str) -> None:
     """As in containerd; fsck remarks on it."""
