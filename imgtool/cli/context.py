@@ -20,7 +20,7 @@ class Context:
     def __init__(self) -> None:
         env = os.environ.get
         self.root_option = env("IMGTOOL_ROOT") or None
-        self.namespace_option = env("IMGTOOL_NAMESPACE") or env("CONTAINERD_NAMESPACE") or DEFAULT_NAMESPACE
+        self.namespace_option = env("IMGTOOL_NAMESPACE") or env("CONTAINERD_NAMESPACE") or None
         self.quiet = False
         self.verbose = False
         self.debug = False
@@ -58,7 +58,7 @@ class Context:
         Raises:
             InvalidArgument: it can be none.
         """
-        return check_namespace(self.namespace_option)
+        return check_namespace(DEFAULT_NAMESPACE if self.namespace_option is None else self.namespace_option)
 
     @property
     def json(self) -> bool:

@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "content": "Manage content and unfinished writes",
     "lease": "Manage leases, which keep content from gc",
     "export": "Write images to an archive or an image layout",
+    "events": "Print what has been changed, as containerd's events",
     "fsck": "Check every object, record and graph of the store",
 }
 

@@ -159,7 +159,7 @@ def _void(
         if not (isinstance(kind, str) and isinstance(name, str)):
             continue
         with suppress(ImgtoolError):  # what cannot be read now may well have happened
-            if _text(current(kind, name)) != _text(entry.get("new")):
+            if not is_same(current(kind, name), entry.get("new")):
                 void.append([kind, name])
     if not void:
         return None
@@ -220,6 +220,11 @@ def _line(entry: dict[str, Any]) -> bytes:
 
 def _seal(body: bytes) -> bytes:
     return Digest.of(body, SHA256).encoded.encode() + b'"}'
+
+
+def is_same(record: Record | None, logged: Record | None) -> bool:
+    """Whether a record is as a line of the log says it became."""
+    return _text(record) == _text(logged)
 
 
 def _text(record: Record | None) -> str:
