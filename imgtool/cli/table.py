@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "export": "Write images to an archive or an image layout",
     "events": "Print what has been changed, as containerd's events",
     "fsck": "Check every object, record and graph of the store",
+    "serve": "Serve the store to containerd's clients, such as ctr",
 }
 
 GROUPS: dict[str, dict[str, str]] = {

@@ -1,0 +1,50 @@
+"""What the parts of the server are to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from imgtool.stores import Store
+
+Open = Callable[[], AbstractContextManager[Store]]
+"""Opens the store for one call, in the thread of that call. A `DiskStore` is not to be shared by threads
+(its workspace numbers its files, and its memory of records is one for all), and a store that is opened
+anew sees what has become of the files and of imgtool.toml meanwhile.
+"""
+
+
+class Scheduler(Protocol):
+    """Runs gc."""
+
+    def changed(self, *, deleted: bool) -> None:
+        """A record has changed through this server.
+
+        Args:
+            deleted: an image, content or lease is gone, or a lease let go of something.
+        """
+
+    def collect(self) -> None:
+        """Run a whole gc, begun after this call, and return when it has ended.
+
+        Raises:
+            DataLoss, Unavailable: as `ops.gc.collect`.
+        """
+
+
+class Publisher(Protocol):
+    """Tells subscribers what has happened. The log of the namespace says what that is: it has the changes
+    of every process, those of this server among them.
+    """
+
+    def changed(self, namespace: str) -> None:
+        """The log of `namespace` has new lines, which are to be published now rather than later."""
+
+
+class Log(NamedTuple):
+    """Lines on stderr, from any thread."""
+
+    say: Callable[[str], None]  # what whoever runs the server wants to know
+    detail: Callable[[str], None]  # what only `-v` asks for
+    warn: Callable[[str], None]  # something is wrong, and the server goes on

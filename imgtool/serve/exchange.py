@@ -1,0 +1,203 @@
+"""The exchange of events: what the log tells, and what clients publish, to all who subscribe.
+
+Topics, filters and checks are those of containerd's `core/events/exchange`. What the server's own
+services change comes from the log as well, so that an event is told once, whoever made it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from imgtool import clock, filters
+from imgtool.disk.follow import Operation
+from imgtool.errors import ImgtoolError, InvalidArgument, ResourceExhausted
+from imgtool.model import EMPTY
+from imgtool.names import check_namespace
+from imgtool.ops.events import TYPES, event_fields, events_of
+from imgtool.serve.watch import Watch
+
+if TYPE_CHECKING:
+    from typing import Self
+
+WAITING_MAX = 1 << 16
+"""So many events may wait for one subscriber. containerd sets no limit, and its memory is the limit."""
+
+NEWER = frozenset({"/content/create"})
+"""What containerd publishes only since 2.0: a client of 1.x complains of each that it cannot be read."""
+
+
+class Envelope(NamedTuple):
+    """An event on its way.
+
+    Args:
+        timestamp: nanoseconds since the epoch.
+        namespace: where it happened.
+        topic: such as `/images/create`.
+        type_url: full name of the event's protobuf message.
+        value: that message, encoded; None where it is to be made of `fields`.
+        fields: of the message by their names, as far as they are known; filters ask them.
+    """
+
+    timestamp: int
+    namespace: str
+    topic: str
+    type_url: str
+    value: bytes | None = None
+    fields: Mapping[str, Any] = EMPTY
+
+
+class Subscription:
+    """The events for one subscriber, from its beginning on. Iterating waits for the next, and ends when
+    it is closed, which any thread may do.
+
+    Raises:
+        ResourceExhausted: while iterating: too many have been waiting, and the rest is lost.
+    """
+
+    def __init__(self, exchange: Exchange, wanted: filters.Filter) -> None:
+        self._exchange = exchange
+        self._wanted = wanted
+        self._waiting: deque[Envelope] = deque()
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._is_behind = False
+
+    def offer(self, envelope: Envelope) -> None:
+        """Put it into the queue, if it is wanted. Does not wait."""
+        if not self._wanted.matches(event_fields(envelope.namespace, envelope.topic, envelope.fields)):
+            return
+        with self._changed:
+            if len(self._waiting) < WAITING_MAX:
+                self._waiting.append(envelope)
+            else:
+                self._is_behind = self._is_closed = True
+            self._changed.notify()
+
+    def close(self) -> None:
+        """End it; what waits is dropped."""
+        self._exchange.leave(self)
+        with self._changed:
+            self._is_closed = True
+            self._waiting.clear()
+            self._changed.notify()
+
+    def __iter__(self) -> Iterator[Envelope]:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._is_closed:
+                    self._changed.wait()
+                if not self._waiting:
+                    break
+                envelope = self._waiting.popleft()
+            yield envelope
+        if self._is_behind:
+            raise ResourceExhausted(
+                f"subscriber is too slow: {WAITING_MAX} events were waiting, and later ones are lost",
+                hint="subscribe anew",
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Exchange:
+    """Publisher, forwarder and subscriber in one.
+
+    Args:
+        watch: tells what is changed.
+        without: topics of the log that are not told.
+    """
+
+    def __init__(self, watch: Watch, *, without: Collection[str] = NEWER) -> None:
+        self._watch = watch
+        self._without = without
+        self._subscribers: tuple[Subscription, ...] = ()
+        self._joining = threading.Lock()
+        watch.listen(self._happened)
+
+    def changed(self, namespace: str) -> None:
+        """The log of `namespace` has new lines: subscribers are told when this returns."""
+        self._watch.look(namespace)
+
+    def publish(
+        self, namespace: str, topic: str, type_url: str, value: bytes, fields: Mapping[str, Any] = EMPTY
+    ) -> None:
+        """Tell of what a client says has happened now.
+
+        Raises:
+            InvalidArgument: the namespace or the topic can be none.
+        """
+        self.forward(Envelope(clock.wall(), namespace, topic, type_url, value, fields))
+
+    def forward(self, envelope: Envelope) -> None:
+        """Tell of what somebody else has published.
+
+        Raises:
+            InvalidArgument: its namespace or topic can be none, or it has no time.
+        """
+        check_namespace(envelope.namespace)
+        check_topic(envelope.topic)
+        if not envelope.timestamp:
+            raise InvalidArgument("an event that is forwarded has a timestamp")
+        self._tell(envelope)
+
+    def subscribe(self, *wanted: str) -> Subscription:
+        """Everything that happens from the call on and meets one of the filters; see `event_fields`.
+
+        Raises:
+            InvalidArgument: a filter cannot be parsed.
+        """
+        subscription = Subscription(self, filters.compile(wanted))
+        self._watch.look()  # what has happened before is not for this one
+        with self._joining:
+            self._subscribers = (*self._subscribers, subscription)
+        return subscription
+
+    def leave(self, subscription: Subscription) -> None:
+        """Tell it nothing more."""
+        with self._joining:
+            self._subscribers = tuple(s for s in self._subscribers if s is not subscription)
+
+    def close(self) -> None:
+        """End all subscriptions."""
+        for subscription in self._subscribers:
+            subscription.close()
+
+    def _happened(self, operation: Operation) -> None:
+        if self._subscribers:
+            for event in events_of(operation):
+                if event.topic not in self._without:
+                    self._tell(Envelope(*event[:3], TYPES[event.topic], None, event.fields))
+
+    def _tell(self, envelope: Envelope) -> None:
+        for subscription in self._subscribers:
+            subscription.offer(envelope)
+
+
+def check_topic(topic: str) -> str:
+    """`topic` if it is one: a slash and then identifiers, with slashes between them.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    if not topic:
+        raise InvalidArgument("topic is empty")
+    if not topic.startswith("/"):
+        raise InvalidArgument(f"topic '{topic[:80]}' does not start with '/'")
+    if topic == "/":
+        raise InvalidArgument("topic '/' has no component")
+    for component in topic[1:].split("/"):
+        try:
+            check_namespace(component)
+        except ImgtoolError:
+            raise InvalidArgument(f"topic '{topic[:80]}' has the component '{component[:80]}'") from None
+    return topic

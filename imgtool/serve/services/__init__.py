@@ -1,0 +1,1 @@
+"""The faces: each translates the messages of one gRPC service, and calls its local service once."""

@@ -1,0 +1,37 @@
+"""containerd.services.namespaces.v1. Its calls need no namespace of their own."""
+
+from __future__ import annotations
+
+from google.protobuf.empty_pb2 import Empty
+
+from imgtool.serve import messages
+from imgtool.serve.calls import Call
+from imgtool.serve.local.namespaces import LocalNamespaces
+from imgtool.serve.proto import namespaces_pb2 as pb
+
+
+class Namespaces:
+    descriptor = pb.DESCRIPTOR.services_by_name["Namespaces"]
+
+    def __init__(self, namespaces: LocalNamespaces) -> None:
+        self._namespaces = namespaces
+
+    def get(self, request: pb.GetNamespaceRequest, call: Call) -> pb.GetNamespaceResponse:
+        return pb.GetNamespaceResponse(namespace=messages.namespace(self._namespaces.get(request.name)))
+
+    def list(self, request: pb.ListNamespacesRequest, call: Call) -> pb.ListNamespacesResponse:
+        """The filter is not looked at, as in containerd."""
+        return pb.ListNamespacesResponse(namespaces=map(messages.namespace, self._namespaces.list(())))
+
+    def create(self, request: pb.CreateNamespaceRequest, call: Call) -> pb.CreateNamespaceResponse:
+        created = self._namespaces.create(messages.to_namespace(request.namespace))
+        return pb.CreateNamespaceResponse(namespace=messages.namespace(created))
+
+    def update(self, request: pb.UpdateNamespaceRequest, call: Call) -> pb.UpdateNamespaceResponse:
+        namespace = messages.to_namespace(request.namespace)
+        updated = self._namespaces.update(namespace, request.update_mask.paths)
+        return pb.UpdateNamespaceResponse(namespace=messages.namespace(updated))
+
+    def delete(self, request: pb.DeleteNamespaceRequest, call: Call) -> Empty:
+        self._namespaces.delete(request.name)
+        return Empty()

@@ -1,0 +1,17 @@
+"""containerd.services.version.v1."""
+
+from __future__ import annotations
+
+from google.protobuf.empty_pb2 import Empty
+
+from imgtool import __version__
+from imgtool.serve.calls import Call
+from imgtool.serve.proto import version_pb2 as pb
+
+
+class Version:
+    descriptor = pb.DESCRIPTOR.services_by_name["Version"]
+
+    def version(self, request: Empty, call: Call) -> pb.VersionResponse:
+        """imgtool's own version; the revision tells that it is imgtool's."""
+        return pb.VersionResponse(version=__version__, revision="imgtool")
