@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from imgtool.cli.output import Kind, Row, size_text
 from imgtool.disk.extent import measure
 from imgtool.errors import NotFound
-from imgtool.ops.usage import NAMESPACE, Part, Survey
+from imgtool.ops.retention import NAMESPACE
+from imgtool.ops.usage import Part, Survey
 
 if TYPE_CHECKING:
     from imgtool.cli.context import Context

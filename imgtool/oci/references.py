@@ -1,13 +1,15 @@
 """Image references, `[domain/]path[:tag][@digest]`, as docker and containerd read them.
 
 The grammar and the defaults are those of github.com/distribution/reference. They serve what talks to
-registries and reads docker archives; an image's name in the store need not be a reference.
+registries and reads docker archives; an image's name in the store need not be a
+reference: `repository_of` and `tag_of` take any.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from imgtool.digest import Digest
 from imgtool.errors import InvalidArgument
@@ -129,6 +131,33 @@ def parse_any(text: str) -> str:
         return Digest.parse(text)
     except InvalidArgument:
         return str(parse_normalized(text))
+
+
+def repository_of(name: str) -> str:
+    """The repository of an image's name as it is written; a name that is no reference is its own."""
+    reference = _written(name)
+    return reference.name if reference else name
+
+
+def tag_of(name: str) -> str:
+    """The tag in an image's name; all of the name where it has none."""
+    reference = _written(name)
+    return (reference and reference.tag) or name
+
+
+@lru_cache(maxsize=4096)
+def _written(name: str) -> Reference | None:
+    """`name` as a reference. A digest, which CRI gives to images as a name, would pass for one."""
+    try:
+        Digest.parse(name)
+    except InvalidArgument:
+        pass
+    else:
+        return None
+    try:
+        return parse(name)
+    except InvalidArgument:
+        return None
 
 
 def split(name: str) -> tuple[str, str]:

@@ -17,13 +17,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgtool.clock import parse_duration
-from imgtool.digest import Digest
 from imgtool.errors import InvalidArgument
-from imgtool.oci import references
+from imgtool.oci.references import repository_of, tag_of
 
 if TYPE_CHECKING:
+    from imgtool.digest import Digest
     from imgtool.model import Image
-    from imgtool.oci.references import Reference
 
 REPOSITORY, NAMESPACE, NONE, LABEL = "repository", "namespace", "none", "label:"
 
@@ -167,33 +166,6 @@ def _group_text(group_by: str, found: Found) -> str:
     key = group_by.removeprefix(LABEL)
     value = found.image.labels.get(key)
     return f"those without label '{key}'" if value is None else f"label '{key}={value}'"
-
-
-def repository_of(name: str) -> str:
-    """The repository of an image's name as it is written; a name that is no reference is its own."""
-    reference = _reference(name)
-    return reference.name if reference else name
-
-
-def tag_of(name: str) -> str:
-    """The tag in an image's name; all of the name where it has none."""
-    reference = _reference(name)
-    return (reference and reference.tag) or name
-
-
-@lru_cache(maxsize=4096)
-def _reference(name: str) -> Reference | None:
-    """`name` as a reference. A digest, which CRI gives to images as a name, would pass for one."""
-    try:
-        Digest.parse(name)
-    except InvalidArgument:
-        pass
-    else:
-        return None
-    try:
-        return references.parse(name)
-    except InvalidArgument:
-        return None
 
 
 # --- rules that make sense --------------------------------------------------------------------------

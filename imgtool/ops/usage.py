@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from imgtool.digest import Digest
 from imgtool.errors import DataLoss, ImgtoolError, NotFound
+from imgtool.oci.references import repository_of
 from imgtool.ops.documents import Document, Documents
 from imgtool.ops.mark import BACK, BACK_IMAGE, FLAT_IMAGE, IMAGE, INGEST, Node, Space, spaces
-from imgtool.ops.retention import repository_of
+from imgtool.ops.retention import NAMESPACE, REPOSITORY
 
 if TYPE_CHECKING:
     from imgtool.model import ContentInfo
     from imgtool.stores import OnError, Provider, Store
-
-REPOSITORY = "repository"
-NAMESPACE = "namespace"
 
 Held = frozenset[Digest]
 

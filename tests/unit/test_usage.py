@@ -21,7 +21,8 @@ from imgtool.model import Lease, Settings
 from imgtool.oci import media
 from imgtool.ops import gc
 from imgtool.ops.mark import IMAGE
-from imgtool.ops.usage import NAMESPACE, REPOSITORY, Survey
+from imgtool.ops.retention import NAMESPACE, REPOSITORY
+from imgtool.ops.usage import Survey
 from imgtool.stores import Store
 
 from . import test_gc_model as gc_model
