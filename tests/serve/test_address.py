@@ -1,0 +1,190 @@
+"""The socket: which addresses are one, and that none is taken from somebody else."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from imgtool.errors import AlreadyExists, InvalidArgument, PermissionDenied
+from imgtool.serve.address import PATH_MAX, Address, default, parse
+
+
+def listen(path: str) -> socket.socket:
+    """What a server does."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen()
+    return server
+
+
+class Listening:
+    """Binds as grpc does, and keeps the socket."""
+
+    def __init__(self) -> None:
+        self.sockets: list[socket.socket] = []
+
+    def __call__(self, path: str) -> None:
+        self.sockets.append(listen(path))
+
+    def close(self) -> None:
+        for server in self.sockets:
+            server.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("unix:///run/x.sock", "/run/x.sock"),
+        ("/run/x.sock", "/run/x.sock"),
+        ("unix:///run/../x.sock", "/x.sock"),
+    ],
+)
+def test_a_path_and_a_unix_url_are_addresses(text: str, path: str) -> None:
+    """`ctr --address` takes both."""
+    assert parse(text) == path
+
+
+def test_a_relative_path_is_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse("./x.sock") == f"{tmp_path}/x.sock"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x.sock",
+        "127.0.0.1:50051",
+        "localhost:50051",
+        "[::1]:50051",
+        "tcp://127.0.0.1:1/x",
+        "unix:x/y.sock",
+        "unix://x/y.sock",
+        "unix-abstract:x",
+        "vsock:2:1/",
+        "dns:///localhost:1",
+        "/run/",
+        "/run/\0x",
+    ],
+)
+def test_what_is_reached_over_a_network_is_no_address(text: str) -> None:
+    """Everybody on the machine could connect, also at loopback."""
+    with pytest.raises(InvalidArgument):
+        parse(text)
+
+
+def test_a_path_that_no_socket_can_have_is_refused() -> None:
+    """The system would cut it off, or say something that nobody understands."""
+    longest = "/" + "x" * (PATH_MAX - 1)
+    assert parse(longest) == longest
+    with pytest.raises(InvalidArgument, match="has 108 bytes"):
+        parse(longest + "x")
+
+
+def test_the_default_is_in_the_runtime_directory_else_in_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1")
+    assert default("/store") == "/run/user/1/imgtool/imgtool.sock"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "relative")
+    assert default("/store") == "/store/cache/imgtool.sock"
+
+
+def test_the_longest_path_can_be_bound(tmp_path: Path) -> None:
+    """The name beside it, at which the socket is made, must not be longer."""
+    path = f"{tmp_path}/".ljust(PATH_MAX, "x")
+    bind = Listening()
+    address = Address(path)
+    address.bind(bind, lambda: None)
+    assert stat.S_ISSOCK(os.stat(path).st_mode)
+    address.withdraw()
+    bind.close()
+
+
+def test_only_the_owner_reaches_the_socket_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "socket"
+    bind = Listening()
+    before = os.umask(0)
+    try:
+        Address(str(path)).bind(bind, lambda: None)
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    bind.close()
+
+
+def test_the_socket_is_seen_when_it_answers_and_not_before(tmp_path: Path) -> None:
+    """Whoever waits for it need not try twice."""
+    path = tmp_path / "socket"
+    bind = Listening()
+    seen: list[bool] = []
+    Address(str(path)).bind(bind, lambda: seen.append(path.exists()))
+    assert seen == [False]
+    assert [p.name for p in tmp_path.iterdir()] == ["socket"]
+    bind.close()
+
+
+def test_a_socket_that_is_served_is_left_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with listen(path):
+        before = os.stat(path)
+        with pytest.raises(AlreadyExists, match="another server answers"):
+            Address(path).bind(lambda _: pytest.fail("bound"), lambda: None)
+        assert os.stat(path).st_ino == before.st_ino
+
+
+def test_the_socket_of_a_server_that_is_gone_is_replaced(tmp_path: Path) -> None:
+    """A killed one leaves its socket behind."""
+    path = str(tmp_path / "socket")
+    listen(path).close()
+    bind = Listening()
+    Address(path).bind(bind, lambda: None)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+    bind.close()
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "directory"])
+def test_what_is_no_socket_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    """It may be what the user meant to keep; and a link may lead anywhere."""
+    path = tmp_path / "socket"
+    if kind == "file":
+        path.write_text("mine")
+    elif kind == "link":
+        listen(str(tmp_path / "other")).close()
+        path.symlink_to("other")
+    else:
+        path.mkdir()
+    before = path.lstat()
+    with pytest.raises(AlreadyExists, match="no socket"):
+        Address(str(path)).bind(lambda _: pytest.fail("bound"), lambda: None)
+    assert path.lstat().st_ino == before.st_ino
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
+def test_a_directory_that_others_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """They could put a socket of theirs into the place of ours, and clients would not notice."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(mode)
+    with pytest.raises(PermissionDenied, match="others may write"):
+        Address(str(shared / "socket")).bind(lambda _: pytest.fail("bound"), lambda: None)
+
+
+def test_the_socket_of_a_successor_stays_when_the_predecessor_ends(tmp_path: Path) -> None:
+    """Somebody removed our socket, and another server began."""
+    path = tmp_path / "socket"
+    old, new = Address(str(path)), Address(str(path))
+    bind = Listening()
+    old.bind(bind, lambda: None)
+    path.unlink()
+    new.bind(bind, lambda: None)
+    old.withdraw()
+    assert path.exists()
+    new.withdraw()
+    assert not path.exists()
+    bind.close()
