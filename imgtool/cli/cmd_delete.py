@@ -31,7 +31,7 @@ def run(
     """
     from imgtool.cli import images as view
     from imgtool.cli.changes import expect
-    from imgtool.cli.freed import Freed
+    from imgtool.cli.delete import Freed
     from imgtool.errors import NotFound
 
     images = c.store().images(c.namespace)

@@ -65,9 +65,9 @@ def run(
         str | None,
         typer.Option(
             "--why",
-            metavar="DIGEST",
+            metavar="NAME|DIGEST",
             show_default=False,
-            help="Show what keeps DIGEST, or since when it is garbage.",
+            help="Show what keeps it, or since when it is garbage.",
         ),
     ] = None,
     dry_run: o.DryRun = False,
@@ -83,14 +83,14 @@ def run(
     SIZE is what becomes free; the table ends with the total. Where a record or manifest cannot be
     read, or an object is missing, nothing is removed, and the exit status is 6.
     """
-    from imgtool.cli import collecting
+    from imgtool.cli import gc
 
-    retention = collecting.Retention(
-        keep_last, keep_within, keep_tag, group_by, policy, filters, all_namespaces
-    )
+    retention = gc.Retention(keep_last, keep_within, keep_tag, group_by, policy, filters, all_namespaces)
     if why is not None:
+        from imgtool.cli import gc_why
+
         flags = {"--auto": auto, "--dry-run": dry_run, "--bytes": bytes}
         others = [*retention.given(), *(name for name, is_given in flags.items() if is_given)]
-        collecting.explain(c, why, others, zero=zero)
+        gc_why.show(c, why, others, zero=zero)
     else:
-        collecting.collect(c, retention, auto=auto, dry_run=dry_run, exact=bytes, zero=zero)
+        gc.collect(c, retention, auto=auto, dry_run=dry_run, exact=bytes, zero=zero)

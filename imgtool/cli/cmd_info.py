@@ -13,7 +13,7 @@ def run(c: Context, bytes: o.Bytes = False) -> None:
     An object that several namespaces have counts once among the objects, and in each namespace as
     content.
     """
-    from imgtool.cli import holdings
+    from imgtool.cli.info import count, text
 
-    held = holdings.count(c)
-    c.out.document("store", held, lambda: holdings.text(held, exact=bytes, root_only=c.quiet))
+    held = count(c)
+    c.out.document("store", held, lambda: text(held, exact=bytes, root_only=c.quiet))

@@ -32,12 +32,12 @@ def _gc(c: Context, _words: Sequence[str], *, auto: bool = False, zero: bool = F
     """`imgtool gc --auto` where no gc is due; False otherwise."""
     if not auto:
         return False
-    from imgtool.cli import garbage
+    from imgtool.cli.gc import GARBAGE
     from imgtool.ops.auto import due
 
     if due(c.store()):
         return False
-    c.out.rows(garbage.GARBAGE.also("reason"), (), {}, zero=zero, header=False)
+    c.out.rows(GARBAGE, (), {}, zero=zero, header=False)
     return True
 
 

@@ -67,23 +67,30 @@ def read_names(path: str, zero: bool) -> list[str]:
     passed over. Bytes that are no UTF-8 are kept as Python keeps those of argv.
 
     Raises:
+        as `read_bytes`.
+    """
+    parts = read_bytes(path).split(b"\0" if zero else b"\n")
+    return [part.decode("utf-8", "surrogateescape") for part in parts if part]
+
+
+def read_bytes(path: str) -> bytes:
+    """What is in the file `path`; `-` is stdin.
+
+    Raises:
         NotFound, PermissionDenied, …: it cannot be read.
     """
     import sys
 
-    if path != "-":
-        try:
-            with open(path, "rb") as file:
-                data = file.read()
-        except OSError as error:
-            error.filename = path  # reading does not say
-            raise from_oserror(error, "cannot read") from None
-    elif sys.stdin is None:
-        raise ImgtoolError("cannot read stdin: it is closed")
-    else:
-        data = sys.stdin.buffer.read()
-    parts = data.split(b"\0" if zero else b"\n")
-    return [part.decode("utf-8", "surrogateescape") for part in parts if part]
+    if path == "-":
+        if sys.stdin is None:
+            raise ImgtoolError("cannot read stdin: it is closed")
+        return sys.stdin.buffer.read()
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        error.filename = path  # reading does not say
+        raise from_oserror(error, "cannot read") from None
 
 
 def label_paths(

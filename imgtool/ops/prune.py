@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from imgtool import clock
 from imgtool.errors import FailedPrecondition, NotFound
+from imgtool.ops import gc
 from imgtool.ops.mark import is_expired
-from imgtool.ops.retention import Found
-from imgtool.stores import Store
+from imgtool.ops.retention import Found, Rule, Verdict, judge
+from imgtool.stores import Garbage, Store
+
+
+def run(
+    store: Store,
+    namespaces: Iterable[str],
+    filters: Sequence[str],
+    rules: Sequence[Rule],
+    now: int,
+    *,
+    dry_run: bool = False,
+    judged: Callable[[Verdict], None],
+    left: Callable[[Verdict], None],
+) -> Iterator[Verdict | Garbage]:
+    """Delete the images that `rules` do not keep, then remove the garbage: first the verdict on each image
+    that is gone, when it is, and last what gc has removed.
+
+    The order makes it safe: all that a gc reads is read before the first image goes, so that where
+    something cannot be read none does; then each is deleted only if it still is as it was judged.
+
+    Args:
+        namespaces, filters: whose images the policy sees, and which of them.
+        rules: checked ones; without any no image goes.
+        now: in nanoseconds since the epoch.
+        dry_run: delete and remove nothing, and tell what would be.
+        judged: called with every verdict, before the first image goes.
+        left: called for an image that has been changed or deleted since it was judged.
+
+    Raises:
+        DataLoss: as `gc.find`; no image was deleted.
+        Unavailable: as `gc.collect`.
+    """
+    verdicts = judge(images(store, namespaces, filters), rules, now) if rules else []
+    for verdict in verdicts:
+        judged(verdict)
+    going = [verdict for verdict in verdicts if not verdict.keeps]
+    if dry_run or going:
+        garbage = gc.find(store, without=[(v.found.namespace, v.found.image.name) for v in going])
+    for verdict in going:
+        if dry_run or delete(store, verdict.found):
+            yield verdict
+        else:
+            left(verdict)
+    yield garbage if dry_run else gc.collect(store)
 
 
 def images(store: Store, namespaces: Iterable[str], filters: Sequence[str] = ()) -> Iterator[Found]:

@@ -305,6 +305,19 @@ def test_closed_descriptors_are_survived(here: Path, closed: str) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("words", ["resolve -", "gc --policy -", "ingest --files0-from -"])
+def test_a_closed_stdin_cannot_be_read(here: Path, words: str) -> None:
+    """Whatever is to be read from it; an empty one would read as "nothing is asked for"."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "{sys.executable}" -m imgtool {words} 0<&-'],
+        cwd=here,
+        env={**WORLD, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (1, b"imgtool: cannot read stdin: it is closed\n")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_with_its_number_and_no_message(here: Path, number: int, code: int) -> None:
     child = process(here, "delete", "-", stdin=subprocess.PIPE)

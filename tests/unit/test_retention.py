@@ -9,18 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgtool.cli.collecting import deleted
-from imgtool.cli.context import Context
 from imgtool.clock import DAY, HOUR, SECOND
 from imgtool.digest import Digest
 from imgtool.disk import open_store
-from imgtool.errors import InvalidArgument
+from imgtool.errors import DataLoss, InvalidArgument
 from imgtool.memory import MemoryStore
 from imgtool.model import Descriptor, Image, Lease, replace
 from imgtool.oci import media
 from imgtool.ops import gc, prune
 from imgtool.ops.retention import Found, Rule, Verdict, check, judge, parse
-from imgtool.stores import Store
+from imgtool.stores import Garbage, Store
 
 from .gc_world import EXPIRE, NS, OTHER, add, tag
 
@@ -477,23 +475,45 @@ def test_an_image_that_is_gone_already_is_not_told_of(store: Store, monkeypatch:
     assert not prune.delete(store, judged)
 
 
-def test_what_is_left_alone_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def pruned(store: Store, *rules: Rule, left: list[Verdict] | None = None) -> Iterator[Verdict | Garbage]:
+    """What `prune.run` yields for the namespace."""
+    alone = [] if left is None else left
+    return prune.run(store, [NS], (), rules, NOW, judged=lambda verdict: None, left=alone.append)
+
+
+def test_what_is_left_alone_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has seen the dry run would look for it in what the run prints."""
-    context = Context()
-    context.root_option = str(tmp_path / "store")
-    store = context.store()
-    for day in (1, 2, 3):
-        version(store, f"app:v{day}", day, monkeypatch)
-    going = [v for v in judge(seen(store), [Rule(last=0)], NOW) if not v.keeps]
-    gone = deleted(context, going)
-    assert next(gone).found.image.name == "app:v1"
-    store.images(NS).update(Image("app:v2", going[1].found.image.target, {"keep": "yes"}))
-    assert [v.found.image.name for v in gone] == ["app:v3"]
-    context.close()
-    told = "image 'app:v2' of namespace 'default' has been changed or deleted meanwhile, and is left alone"
-    assert capfd.readouterr().err == f"imgtool: {told}\n"
+    digests = [version(store, f"app:v{day}", day, monkeypatch) for day in (1, 2, 3)]
+    left: list[Verdict] = []
+    gone = pruned(store, Rule(last=0), left=left)
+    assert name_of(next(gone)) == "app:v1"
+    second = store.images(NS).get("app:v2")
+    store.images(NS).update(replace(second, labels={"keep": "yes"}))
+    assert name_of(next(gone)) == "app:v3"
+    assert [verdict.found.image for verdict in left] == [second]
+    garbage = next(gone)
+    assert isinstance(garbage, Garbage)
+    assert set(garbage.objects) == {digests[0], digests[2]}
+    assert list(gone) == []
+
+
+def test_where_something_cannot_be_read_no_image_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gc would refuse to free anything, and the names would be gone for nothing."""
+    with open_store(str(tmp_path / "store")) as store:
+        version(store, "app:v1", 1, monkeypatch)
+        digest = version(store, "app:v2", 2, monkeypatch)
+        path = tmp_path / "store" / "objects" / digest.algorithm / digest.encoded[:2] / digest.encoded[2:]
+        path.unlink()
+        with pytest.raises(DataLoss):
+            list(pruned(store, Rule(last=1)))
+        assert [f.image.name for f in seen(store)] == ["app:v1", "app:v2"]
+
+
+def name_of(gone: Verdict | Garbage) -> str:
+    assert isinstance(gone, Verdict)
+    return gone.found.image.name
 
 
 def test_an_image_that_a_lease_holds_stays(store: Store) -> None:

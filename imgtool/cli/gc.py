@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from imgtool.cli import garbage
-from imgtool.errors import InvalidArgument, from_oserror
+from imgtool.cli.output import Kind, Row, size_text
+from imgtool.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
-    from imgtool.cli.output import Row
     from imgtool.ops.retention import Rule, Verdict
+    from imgtool.stores import Garbage
 
+GARBAGE = Kind("garbage", ("kind", "namespace", "name", "size", "reason"))
 _KEEP = ("--keep-last", "--keep-within", "--keep-tag")
 _EXPIRED = "its time is past"
 
@@ -67,23 +69,6 @@ class Retention(NamedTuple):
         return retention.parse(_text(self.policy), f"policy '{self.policy}'")
 
 
-def explain(c: Context, digest: str, others: Sequence[str], *, zero: bool) -> None:
-    """`imgtool gc --why`.
-
-    Args:
-        others: the options of gc that are given besides.
-        zero: names end with NUL.
-
-    Raises:
-        InvalidArgument: there are such.
-    """
-    if others:
-        raise InvalidArgument(f"--why and {others[0]} exclude each other")
-    from imgtool.cli import why
-
-    why.show(c, digest, zero=zero)
-
-
 def collect(c: Context, retention: Retention, *, auto: bool, dry_run: bool, exact: bool, zero: bool) -> None:
     """Let go of the images that the policy does not keep, if there is one; then remove what nothing
     reaches; print what is gone.
@@ -97,31 +82,37 @@ def collect(c: Context, retention: Retention, *, auto: bool, dry_run: bool, exac
     Raises:
         InvalidArgument: the options do not go together; nothing was changed.
     """
-    from imgtool.ops import gc
+    from imgtool import clock
+    from imgtool.ops import prune
+    from imgtool.ops.retention import Verdict
 
     if auto and retention.given():
         raise InvalidArgument(f"--auto and {retention.given()[0]} exclude each other")
     rules = retention.rules()
-    kind, columns = garbage.GARBAGE.also("reason"), garbage.columns(exact=exact)
     if auto and not _is_due(c):
-        c.out.rows(kind, (), columns, zero=zero, header=False)
+        c.out.rows(GARBAGE, (), columns(exact=exact), zero=zero, header=False)
         return
-    total = c.format == "table" and not (c.quiet or zero)
+    with_total = c.format == "table" and not (c.quiet or zero)
 
     def removed() -> Iterator[Row]:
-        going = _going(c, retention, rules) if rules else []
-        if dry_run or going:
-            # Before the first is deleted: where something cannot be read, nothing goes.
-            rest = gc.find(c.store(), without=[(v.found.namespace, v.found.image.name) for v in going])
-        for found, _, reason in going if dry_run else deleted(c, going):
-            where = {"kind": "image", "namespace": found.namespace, "name": found.image.name}
-            yield where | {"size": None, "reason": reason}
-        if not dry_run:
-            rest = gc.collect(c.store())
-        for row in garbage.rows(rest, total=total):
-            yield dict(row) | {"reason": _EXPIRED if row["kind"] in ("image", "lease") else None}
+        store = c.store()
+        everywhere = retention.all_namespaces
+        for gone in prune.run(
+            store,
+            [ns.name for ns in store.namespaces.list()] if everywhere else [c.namespace],
+            retention.filters,
+            rules,
+            clock.now(),
+            dry_run=dry_run,
+            judged=lambda v: c.detail(f"{_named(v)} {'stays' if v.keeps else 'goes'}: {v.reason}"),
+            left=lambda v: c.say(f"{_named(v)} has been changed or deleted meanwhile, and is left alone"),
+        ):
+            if isinstance(gone, Verdict):
+                yield _row("image", gone.found.namespace, gone.found.image.name, reason=gone.reason)
+            else:
+                yield from rows(gone, total=with_total)
 
-    c.out.rows(kind, removed(), columns, zero=zero)
+    c.out.rows(GARBAGE, removed(), columns(exact=exact), zero=zero)
 
 
 def _is_due(c: Context) -> bool:
@@ -132,46 +123,61 @@ def _is_due(c: Context) -> bool:
     return reason is not None
 
 
-def _going(c: Context, options: Retention, rules: Sequence[Rule]) -> list[Verdict]:
-    """The verdicts on the images that go. Who wants to know is told of every image."""
-    from imgtool import clock
-    from imgtool.ops import prune
-    from imgtool.ops.retention import judge
-
-    store = c.store()
-    namespaces = [ns.name for ns in store.namespaces.list()] if options.all_namespaces else [c.namespace]
-    verdicts = judge(prune.images(store, namespaces, options.filters), rules, clock.now())
-    for verdict in verdicts:
-        c.detail(f"{_named(verdict)} {'stays' if verdict.keeps else 'goes'}: {verdict.reason}")
-    return [verdict for verdict in verdicts if not verdict.keeps]
-
-
-def deleted(c: Context, going: Sequence[Verdict]) -> Iterator[Verdict]:
-    """Those of `going` that are deleted, each when it is yielded."""
-    from imgtool.ops import prune
-
-    for verdict in going:
-        if prune.delete(c.store(), verdict.found):
-            yield verdict
-        else:
-            c.say(f"{_named(verdict)} has been changed or deleted meanwhile, and is left alone")
-
-
 def _named(verdict: Verdict) -> str:
     return f"image '{verdict.found.image.name}' of namespace '{verdict.found.namespace}'"
 
 
 def _text(path: str) -> str:
-    """What is in the file `path`; `-` is stdin.
+    """The policy in the file `path`; `-` is stdin.
 
     Raises:
-        InvalidArgument: it is no text; NotFound, PermissionDenied, …: it cannot be read.
+        InvalidArgument: it is no text; and whatever `read_bytes` raises.
     """
+    from imgtool.cli.words import read_bytes
+
     try:
-        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
-            return file.read().decode()
-    except OSError as error:
-        error.filename = path  # reading does not say
-        raise from_oserror(error, "cannot read policy") from None
+        return read_bytes(path).decode()
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"policy '{path}' is not UTF-8 at byte {error.start + 1}") from None
+
+
+def rows(garbage: Garbage, *, total: bool = False) -> Iterator[Row]:
+    """One row for each thing, in the order of removal. Records have no size: removing them frees nothing
+    that counts.
+
+    Args:
+        total: end with a row for the sum.
+    """
+    for namespace, names in garbage.images.items():
+        for name in names:
+            yield _row("image", namespace, name, reason=_EXPIRED)
+    for namespace in sorted({*garbage.leases, *garbage.content}):
+        for id in garbage.leases.get(namespace, ()):
+            yield _row("lease", namespace, id, reason=_EXPIRED)
+        for digest in garbage.content.get(namespace, ()):
+            yield _row("content", namespace, digest)
+    for digest, size in garbage.objects.items():
+        yield _row("object", "", digest, size)
+    for item in garbage.litter:
+        yield _row(item.kind, item.namespace, item.name, item.size)
+    if total:
+        size = sum(garbage.objects.values()) + sum(item.size for item in garbage.litter)
+        yield _row("total", "", "", size)
+
+
+def columns(*, exact: bool) -> Mapping[str, Callable[[Row], str]]:
+    """The table of gc.
+
+    Args:
+        exact: sizes in bytes.
+    """
+    return {
+        "KIND": itemgetter("kind"),
+        "NAMESPACE": itemgetter("namespace"),
+        "NAME": itemgetter("name"),
+        "SIZE": lambda r: "-" if r["size"] is None else size_text(r["size"], exact=exact),
+    }
+
+
+def _row(kind: str, namespace: str, name: str, size: int | None = None, reason: str | None = None) -> Row:
+    return {"kind": kind, "namespace": namespace, "name": name, "size": size, "reason": reason}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from imgtool.cli.output import Kind, Row
 from imgtool.clock import format_time
+from imgtool.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
@@ -23,17 +24,25 @@ _COLUMNS: Mapping[str, Callable[[Row], str]] = {
 }
 
 
-def show(c: Context, digest: str, *, zero: bool = False) -> None:
-    """Print, for each namespace that has to do with `digest`, the way from a root, a row for each step.
+def show(c: Context, word: str, others: Sequence[str], *, zero: bool) -> None:
+    """Print, for each namespace that has to do with the digest that `word` means, the way from a root, a
+    row for each step.
+
+    Args:
+        word: a digest, or the name of an image.
+        others: the options of gc that are given besides.
+        zero: names end with NUL.
 
     Raises:
-        InvalidArgument: it is no digest.
-        NotFound: the store does not have it.
+        InvalidArgument: there are such.
+        NotFound: there is no such image, or the store does not have its content.
     """
-    from imgtool.digest import Digest
+    if others:
+        raise InvalidArgument(f"--why and {others[0]} exclude each other")
+    from imgtool.cli.contents import digest_of
     from imgtool.ops.why import explain
 
-    wanted = Digest.parse(digest)
+    wanted = digest_of(c, word)
 
     def rows() -> Iterator[Row]:
         for answer in explain(c.store(), wanted):
