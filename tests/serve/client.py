@@ -48,6 +48,14 @@ class Stub:
 
         return bound
 
+    def code(self, name: str, request: Any) -> str:
+        """The name of the status with which the method `name` answers."""
+        try:
+            getattr(self, name)(request)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+        return "OK"
+
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(name)
 
