@@ -154,18 +154,17 @@ class Engine:
 
     def load_path(self, kind: Kind[T], path: str) -> T | None:
         """The record in the file `path`, wherever it belongs; None where there is none."""
+        memory = None if kind.name == CONTENT.name else self._memory
+        if memory is not None and path in memory and memory[path][0] == _identity(path):
+            return cast(T, memory[path][1])
         try:
-            if self._memory is None or kind.name == CONTENT.name:
-                return kind.load(codec.load(read.read_regular(path, codec.RECORD_MAX), path), path)
-            identity = _identity(path)
-            if identity and path in self._memory and self._memory[path][0] == identity:
-                return cast(T, self._memory[path][1])
-            record = kind.load(codec.load(read.read_regular(path, codec.RECORD_MAX), path), path)
+            data, status = read.read_with_status(path, codec.RECORD_MAX)
         except FileNotFoundError:
             return None
+        record = kind.load(codec.load(data, path), path)
         # A file as young as the clock's step could change once more without looking different.
-        if identity and is_settled(identity) and _identity(path) == identity:
-            self._memory[path] = identity, record
+        if memory is not None and is_settled(identity := _identified(status)):
+            memory[path] = identity, record
         return record
 
     def named(self, kind: Kind[T], directory: str, on_error: OnError) -> list[tuple[str, str]]:
@@ -196,10 +195,21 @@ class Engine:
         """The records in a flat directory, in byte order of their names; one that vanishes meanwhile
         was deleted.
         """
+        before, memory = _identity(directory), self._memory
+        if memory is not None and before and directory in memory and memory[directory][0] == before:
+            yield from memory[directory][1]
+            return
+        found, is_whole = [], True
         for name, path in self.named(kind, directory, on_error):
             record = _collect(on_error, partial(self._load_named, kind, name), path)
-            if record is not None:
+            if record is None:
+                is_whole = False
+            else:
+                found.append(record)
                 yield record
+        is_good = is_whole and on_error is None and before and is_settled(before)
+        if memory is not None and is_good and _identity(directory) == before:
+            memory[directory] = before, found
 
     def scan_content(self, ns: str, on_error: OnError) -> Iterator[ContentInfo]:
         """The content records of a namespace, in byte order of the digests."""
@@ -428,9 +438,12 @@ class _Change(NamedTuple):
 def _identity(path: str) -> tuple[int, ...]:
     """What changes whenever a file does; empty where there is none."""
     try:
-        status = os.lstat(path)
+        return _identified(os.lstat(path))
     except OSError:
         return ()
+
+
+def _identified(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 

@@ -48,6 +48,11 @@ def read_regular(path: str, limit: int) -> bytes:
         FileNotFoundError: it is not there.
         DataLoss: it is no regular file, or longer.
     """
+    return read_with_status(path, limit)[0]
+
+
+def read_with_status(path: str, limit: int) -> tuple[bytes, os.stat_result]:
+    """As `read_regular`, and the status of the file that was read."""
     fd, status = open_regular(path)
     try:
         # One read tells, where the file has not grown since its size was asked.
@@ -61,7 +66,7 @@ def read_regular(path: str, limit: int) -> bytes:
         os.close(fd)
     if len(data) > limit:
         raise DataLoss(f"'{path}' is longer than {limit} bytes")
-    return data
+    return data, status
 
 
 @contextmanager

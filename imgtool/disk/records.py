@@ -149,7 +149,7 @@ def _plain_image(record: Mapping[str, Any]) -> Image | None:
         return None
     try:
         digest = Digest.parse(target["digest"])
-        created, updated = parse_time(record["created"]), parse_time(record["updated"])
+        created, updated = _times(record["created"], record["updated"])
     except (KeyError, TypeError, InvalidArgument):
         return None
     described = Descriptor(media_type, digest, size, {}, None, "", (), None, {})
@@ -190,10 +190,15 @@ def _plain_content(record: Mapping[str, Any]) -> ContentInfo | None:
         return None
     try:
         digest = Digest.parse(record["digest"])
-        created, updated = parse_time(record["created"]), parse_time(record["updated"])
+        created, updated = _times(record["created"], record["updated"])
     except (KeyError, TypeError, InvalidArgument):
         return None
     return ContentInfo(digest, size, labels, created, updated, {})
+
+
+def _times(created: str, updated: str) -> tuple[int, int]:
+    time = parse_time(created)
+    return time, time if updated == created else parse_time(updated)
 
 
 def _is_size(value: object, least: int = 0, most: int = SIZE_MAX) -> TypeGuard[int]:

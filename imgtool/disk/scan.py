@@ -204,7 +204,7 @@ def _rest(digest: Digest) -> str:
 
 def _thaw_objects(start: str, kept: list[Any]) -> dict[Digest, int]:
     names, sizes = kept
-    return {Digest.parse(start + name): size for name, size in zip(names, sizes, strict=True)}
+    return dict(zip([Digest.parse(start + name) for name in names], sizes, strict=True))
 
 
 def _thaw_records(start: str, kept: list[Any]) -> list[ContentInfo]:

@@ -80,7 +80,9 @@ class Documents:
         the bytes are still whole is not looked at again.
         """
         if self.followed:
-            self._kept = store.recall(_CACHE) or {}
+            kept = store.recall(_CACHE)
+            is_ours = isinstance(kept, dict) and all(isinstance(of, dict) for of in kept.values())
+            self._kept = kept if is_ours else {}
 
     def keep(self, store: Store) -> None:
         """Keep what was asked for, for the next gc, if much of it is new."""

@@ -31,6 +31,7 @@ REF_IMAGE = "containerd.io/gc.ref.image"
 BACK = "containerd.io/gc.bref.content"
 BACK_IMAGE = "containerd.io/gc.bref.image"
 _OURS = "containerd.io/gc."
+_REFERS = "containerd.io/gc.ref."
 
 # What a node is, where it is no content that is followed.
 IMAGE = "image"
@@ -113,7 +114,7 @@ class Space:
             if _tells(image.labels):
                 self._refers_back(node, image.labels)
         for digest, info in self.records.items():
-            if info.labels and _tells(info.labels):
+            if info.labels and not _only_refers(info.labels):
                 node = digest, UNKNOWN
                 self._refers_back(node, info.labels)
                 self.roots += (Root("label", key, node) for key, _ in labelled(info.labels, ROOT))
@@ -154,11 +155,11 @@ class Space:
         if document:
             for child in document.children:
                 yield child, document.name
-        if info.labels and _tells(info.labels):
+        if info.labels:
             told = {digest for digest, _ in document.children} if document else ()
-            for key, child in referred(info.labels, REF, REF_IMAGE):
-                if child[0] not in told:
-                    yield child, key
+            more = {key: value for key, value in info.labels.items() if value not in told}
+            if more:
+                yield from ((child, key) for key, child in referred(more, REF, REF_IMAGE))
 
     def _edges_of_others(self, name: str, kind: str) -> Iterator[Edge]:
         if kind == INGEST:
@@ -182,6 +183,20 @@ class Space:
         """The content of this namespace that would be kept if `roots` were its only ones."""
         self.mark()
         return self._recorded(self._walk(root.node for root in roots))
+
+    def agree(self, other: Space) -> bool:
+        """Whether what is kept is the same as in `other`, from what was found in the store alone: then
+        nothing need be marked again.
+        """
+        return (
+            self.name == other.name
+            and self.records == other.records
+            and self.images == other.images
+            and self.ingests == other.ingests
+            and self.roots == other.roots
+            and self.held == other.held
+            and self.expired_leases == other.expired_leases
+        )
 
     def alive(self) -> set[Digest]:
         """The content of this namespace that is kept."""
@@ -260,7 +275,7 @@ class Space:
         documents = [  # `known` may be so from another namespace, which does not count
             (name, known)
             for name, kind in marked
-            if name in self.records and (known := self._documents.known((name, kind)))
+            if kind != LEAF and name in self.records and (known := self._documents.known((name, kind)))
         ]
         unreached = [info for digest, info in self.records.items() if digest not in followed]
         unreached.sort(key=lambda info: (not any(labelled(info.labels, REF)), info.size))
@@ -352,6 +367,11 @@ def referred(labels: Mapping[str, str], content: str, image: str) -> Iterator[tu
 def _tells(labels: Mapping[str, str]) -> bool:
     """Whether any label may be for gc."""
     return any(key.startswith(_OURS) for key in labels)
+
+
+def _only_refers(labels: Mapping[str, str]) -> bool:
+    """Whether no label makes a root or a back reference, as those of most manifests."""
+    return all(key.startswith(_REFERS) or not key.startswith(_OURS) for key in labels)
 
 
 def labelled(labels: Mapping[str, str], key: str) -> Iterator[tuple[str, str]]:

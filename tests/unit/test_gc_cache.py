@@ -1,0 +1,210 @@
+"""What gc remembers from one run to the next, and that it never decides wrongly by it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imgtool.disk import DiskStore, cache, codec, engine, open_store, read
+from imgtool.errors import DataLoss
+from imgtool.memory import MemoryStore
+from imgtool.model import ContentInfo
+from imgtool.ops import documents, gc
+from imgtool.stores import Store
+
+from .gc_world import LAYER, NS, OTHER, REF, ROOT, add, label, manifest, objects, recorded, tag
+
+DIRECTORIES, DOCUMENTS = "gc-directories", "gc-documents"
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is old enough to be remembered, and worth it."""
+    monkeypatch.setattr(engine, "_SETTLED", -1)
+    monkeypatch.setattr(cache, "_FEW", 0)
+    monkeypatch.setattr(documents, "_FEW", 0)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[DiskStore]:
+    with open_store(str(root)) as store:
+        yield store
+
+
+@pytest.fixture
+def read_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of the records and objects that are opened."""
+    opened: list[str] = []
+    open_regular = read.open_regular
+
+    def counted(path: str) -> tuple[int, os.stat_result]:
+        if "/cache/" not in path and not path.endswith(("/log", "namespace.toml", "imgtool.toml")):
+            opened.append(path)
+        return open_regular(path)
+
+    monkeypatch.setattr(read, "open_regular", counted)
+    return opened
+
+
+def image(store: Store, name: str) -> set[str]:
+    config, layer = add(store, f"config of {name}".encode()), add(store, f"layer of {name}".encode())
+    top = add(store, manifest(config, layer))
+    tag(store, name, top, "application/vnd.oci.image.manifest.v1+json")
+    return {top, config, layer}
+
+
+def test_a_second_gc_reads_only_the_images(store: DiskStore, read_paths: list[str]) -> None:
+    """The roots, which never come from the cache."""
+    image(store, "a")
+    image(store, "b")
+    gc.collect(store)
+    read_paths.clear()
+    assert not any(gc.collect(store))
+    assert [Path(path).name for path in read_paths] == ["a.toml", "b.toml"]
+
+
+def test_what_has_changed_since_is_read(store: DiskStore, read_paths: list[str]) -> None:
+    """One directory of records is another, all others are as they were."""
+    kept = image(store, "a")
+    gc.collect(store)
+    leaf = add(store, b"kept by a label alone")
+    label(store, sorted(kept)[0], {f"{REF}.more": leaf})
+    gone = add(store, b"gone")
+    read_paths.clear()
+    assert set(gc.collect(store).objects) == {gone}
+    assert objects(store) == kept | {leaf}
+    assert len([path for path in read_paths if "/content/" in path]) <= 2 * 4
+
+
+def test_a_label_that_goes_is_noticed(store: DiskStore) -> None:
+    """Replacing a record changes its directory."""
+    rooted = add(store, b"x")
+    label(store, rooted, {ROOT: "yes"})
+    gc.collect(store)
+    assert recorded(store) == {rooted}
+    store.content(NS).update(ContentInfo(rooted, 1, {}), "labels")
+    assert set(gc.collect(store).objects) == {rooted}
+
+
+def test_labels_and_times_come_back_as_they_were(store: DiskStore) -> None:
+    """Also of content that has none, and in every namespace."""
+    for namespace in (NS, OTHER):
+        label(store, add(store, b"x", namespace), {ROOT: "yes", "k": "ä\n"}, namespace)
+        label(store, add(store, b"", namespace), {ROOT: "yes"}, namespace)
+    plain = [list(store.content(namespace).list()) for namespace in (NS, OTHER)]
+    gc.collect(store)
+    with store.remembering():
+        assert [list(store.content(namespace).list()) for namespace in (NS, OTHER)] == plain
+        assert list(store.objects()) == sorted((info.digest, info.size) for info in plain[0])
+
+
+def test_unknown_keys_are_not_put_into_the_cache(store: DiskStore) -> None:
+    """TOML has values that JSON has not."""
+    digest = add(store, b"x")
+    path = Path(store.engine.layout.content_record(NS, digest))
+    data = codec.load(path.read_bytes(), "") | {"later": 1.5}
+    new = path.with_name("new")
+    new.write_bytes(codec.dump({"later": data.pop("later"), **data}, ""))
+    new.rename(path)
+    label(store, digest, {ROOT: "yes"})
+    gc.collect(store)
+    with store.remembering():
+        (info,) = store.content(NS).list()
+    assert dict(info.unknown) == {"later": 1.5}
+
+
+@pytest.mark.parametrize("name", [DIRECTORIES, DOCUMENTS])
+@pytest.mark.parametrize("damage", ["cut", "flip", "other", "empty", "nonsense", "link"])
+def test_a_damaged_cache_is_none(store: DiskStore, root: Path, name: str, damage: str) -> None:
+    """Whatever is done to it."""
+    kept = image(store, "a")
+    gc.collect(store)
+    path = root / "cache" / name
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "link":
+        path.symlink_to("/dev/zero")
+    else:
+        head, _, body = data.partition(b"\n")
+        path.write_bytes(
+            {
+                "cut": data[:-1],
+                "flip": data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
+                "other": head.replace(b"imgtool ", b"imgtool 9") + b"\n" + body,
+                "empty": b"",
+                "nonsense": cache._head(b"[1]") + b"\n[1]",
+            }[damage]
+        )
+    gone = add(store, b"gone")
+    assert set(gc.collect(store).objects) == {gone}
+    assert objects(store) == kept
+
+
+def test_a_copy_of_the_store_does_not_believe_the_cache(store: DiskStore, root: Path, tmp_path: Path) -> None:
+    """Its directories are others, whatever times they were given."""
+    import shutil
+
+    image(store, "a")
+    gc.collect(store)
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    (victim,) = copy.glob(f"namespaces/{NS}/content/*/{sorted(recorded(store))[0].encoded[:2]}/*.toml")
+    victim.chmod(0o600)
+    victim.write_text("rotten")
+    with open_store(str(copy)) as other, pytest.raises(DataLoss):
+        gc.collect(other)
+
+
+def test_a_dry_run_keeps_nothing(store: DiskStore, root: Path) -> None:
+    """It writes nothing."""
+    image(store, "a")
+    gc.collect(store, dry_run=True)
+    assert not (root / "cache").exists()
+
+
+def test_what_is_young_is_not_remembered(
+    store: DiskStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could change once more within the clock's step, and look the same."""
+    monkeypatch.setattr(engine, "_SETTLED", 60_000_000_000)
+    image(store, "a")
+    gc.collect(store)
+    assert not (root / "cache" / DIRECTORIES).exists()
+    assert time.time_ns() - root.stat().st_mtime_ns < 60_000_000_000
+
+
+def test_a_document_is_read_once_by_the_twin_too() -> None:
+    """What is kept is the same in every store: what a digest names."""
+    store = MemoryStore()
+    kept = image(store, "a")
+    gc.collect(store)
+    assert {*store.recall(DOCUMENTS)} == {"application/vnd.oci.image.manifest.v1+json"}
+    add(store, b"gone")
+    assert gc.collect(store).objects
+    assert objects(store) == kept
+
+
+def test_nothing_is_in_the_way_of_a_gc_on_a_full_disk(
+    store: DiskStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache needs space, and gc must not."""
+    from imgtool.disk import atomic
+    from imgtool.errors import ResourceExhausted
+
+    def full(path: str, data: bytes) -> None:
+        raise ResourceExhausted("no space")
+
+    add(store, b"gone")
+    tag(store, "a", add(store, b"kept"), LAYER)
+    monkeypatch.setattr(atomic, "write_new", full)
+    assert gc.collect(store).objects
+    assert not list(root.glob("cache/*"))
