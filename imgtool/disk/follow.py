@@ -98,14 +98,15 @@ class Follower:
         for ns in self._namespaces():
             self._log(ns).skip()
 
-    def poll(self, *, last: bool = False) -> Iterator[Operation]:
+    def poll(self, namespace: str | None = None, *, last: bool = False) -> Iterator[Operation]:
         """What has been settled since the last call: in the order of each log, merged by time. An
         operation counts as told when it is given.
 
         Args:
+            namespace: look only there.
             last: nobody will ask again: of an operation that is not settled, what holds now is told.
         """
-        logs = [self._log(ns) for ns in self._namespaces()]
+        logs = [self._log(ns) for ns in (self._namespaces() if namespace is None else [namespace])]
         try:
             for operation in merge(*(each.look(last=last) for each in logs), key=lambda found: found.time):
                 self._logs[operation.namespace].mark = operation.mark

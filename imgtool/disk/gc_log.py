@@ -84,19 +84,18 @@ def _told(engine: Engine, ns: str) -> Iterator[Happening]:
                     yield Happening(ns, doubt="a gc did not end")
                 return
             if "kind" in entry:
-                yield Happening(ns, deletes=_deletes(entry))
+                yield Happening(ns, deletes=deletes(entry["kind"], entry.get("old"), entry.get("new")))
     except FileNotFoundError:
         pass
     if not lines and os.path.lexists(engine.layout.namespace_record(ns)):
         yield Happening(ns, doubt="the log is missing")
 
 
-def _deletes(entry: dict[str, Any]) -> bool:
-    """Whether a line tells of a deletion, as containerd counts them for its collector."""
-    kind, new = entry["kind"], entry.get("new")
+def deletes(kind: str, old: Any, new: Any) -> bool:
+    """Whether a change in the log is a deletion, as containerd counts them for its collector."""
     if new is None:
         return kind in ("image", "content", "lease")
-    return kind == "lease" and not _held(entry.get("old")) <= _held(new)
+    return kind == "lease" and not _held(old) <= _held(new)
 
 
 def _held(lease: Any) -> set[tuple[str, str]]:
