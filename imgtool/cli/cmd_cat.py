@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from imgtool.cli import options as o
 from imgtool.cli.context import Context
 
 
 def run(
     c: Context,
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[NAME|DIGEST]...",
-            default_factory=list,
-            show_default=False,
-            help="Images, or digests of content; - reads stdin.",
-        ),
-    ],
+    words: o.NamesOrDigests,
     zero: o.Zero = False,
 ) -> None:
     """Write to stdout what images point to, or content by its digest, byte for byte.

@@ -12,15 +12,6 @@ from imgtool.cli.context import Context
 if TYPE_CHECKING:
     from imgtool.cli.output import Row
 
-Digests = Annotated[
-    list[str],
-    typer.Argument(metavar="[DIGEST]...", default_factory=list, show_default=False, help="- reads stdin."),
-]
-Refs = Annotated[
-    list[str],
-    typer.Argument(metavar="[REF]...", default_factory=list, show_default=False, help="- reads stdin."),
-]
-
 
 def run_list(
     c: Context,
@@ -41,7 +32,7 @@ def run_list(
     )
 
 
-def run_info(c: Context, digests: Digests, bytes: o.Bytes = False, zero: o.Zero = False) -> None:
+def run_info(c: Context, digests: o.Digests, bytes: o.Bytes = False, zero: o.Zero = False) -> None:
     """Show the records of content, with whole digests and all labels."""
     from imgtool.cli import contents
     from imgtool.cli.words import names_from
@@ -57,7 +48,7 @@ def run_info(c: Context, digests: Digests, bytes: o.Bytes = False, zero: o.Zero 
     )
 
 
-def run_get(c: Context, digests: Digests, zero: o.Zero = False) -> None:
+def run_get(c: Context, digests: o.Digests, zero: o.Zero = False) -> None:
     """Write the bytes of content to stdout. They are hashed on the way: where they are damaged the
     exit status is 6.
     """
@@ -71,25 +62,10 @@ def run_ingest(
     c: Context,
     labels: o.Labels,
     source: Annotated[str, typer.Argument(metavar="[SRC]", help="A file; - is stdin.")] = "-",
-    ref: Annotated[
-        str | None,
-        typer.Option(
-            "--ref", metavar="REF", show_default=False, help="Resume the unfinished write REF, or begin it."
-        ),
-    ] = None,
-    expected_digest: Annotated[
-        str | None,
-        typer.Option("--expected-digest", metavar="DIGEST", show_default=False, help="Refuse other bytes."),
-    ] = None,
-    expected_size: Annotated[
-        int | None,
-        typer.Option(
-            "--expected-size", metavar="BYTES", min=0, show_default=False, help="Refuse another size."
-        ),
-    ] = None,
-    algorithm: Annotated[
-        str, typer.Option("--digest-algorithm", metavar="ALGORITHM", help="How to hash.")
-    ] = "blake3",
+    ref: o.Ref = None,
+    expected_digest: o.ExpectedDigest = None,
+    expected_size: o.ExpectedSize = None,
+    algorithm: o.Algorithm = "blake3",
     lease: o.Lease = None,
     dry_run: o.DryRun = False,
 ) -> None:
@@ -156,7 +132,7 @@ def run_label(
 
 def run_rm(
     c: Context,
-    digests: Digests,
+    digests: o.Digests,
     zero: o.Zero = False,
     ignore_missing: o.IgnoreMissing = False,
     dry_run: o.DryRun = False,
@@ -200,7 +176,7 @@ def run_active(c: Context, filters: o.FilterArguments, bytes: o.Bytes = False, z
 
 def run_abort(
     c: Context,
-    refs: Refs,
+    refs: o.Refs,
     zero: o.Zero = False,
     ignore_missing: o.IgnoreMissing = False,
     dry_run: o.DryRun = False,

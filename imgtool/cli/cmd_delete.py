@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from imgtool.cli import options as o
 from imgtool.cli.context import Context
@@ -23,12 +21,13 @@ def run(
     zero: o.Zero = False,
     if_digest: o.IfDigest = None,
     ignore_missing: o.IgnoreMissing = False,
-    sync: Annotated[bool, typer.Option("--sync", help="Run gc before returning.")] = False,
+    sync: o.Sync = False,
     dry_run: o.DryRun = False,
 ) -> None:
     """Delete images, and print their names. Their content stays until gc: --dry-run tells what that would
     free then.
     """
+    from imgtool.cli import gc
     from imgtool.cli import images as view
     from imgtool.cli.changes import expect
     from imgtool.cli.delete import Freed
@@ -59,7 +58,4 @@ def run(
     )
     if dry_run:
         freed.say()
-    if sync and not dry_run:
-        from imgtool.ops.gc import collect
-
-        collect(c.store())
+    gc.after(c, sync=sync, dry_run=dry_run)

@@ -12,27 +12,17 @@ from imgtool.cli.context import Context
 
 def run(
     c: Context,
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[NAME]...",
-            default_factory=list,
-            show_default=False,
-            help="Of images, or of what --by says; - reads stdin.",
-        ),
-    ],
+    words: Annotated[list[str], o.several("NAME", "Of images, or of what --by says; - reads stdin.")],
     by: Annotated[
         Literal["image", "repository", "namespace"],
         typer.Option("--by", metavar="WHAT", help="image, repository or namespace."),
     ] = "image",
-    all_namespaces: Annotated[
-        bool, typer.Option("-A", "--all-namespaces", help="Those of every namespace.")
-    ] = False,
+    all_namespaces: o.AllNamespaces = False,
     sort: Annotated[
         Literal["name", "unique", "shared", "total"],
         typer.Option("--sort", metavar="KEY", help="name, unique, shared or total."),
     ] = "name",
-    reverse: Annotated[bool, typer.Option("--reverse", help="Last first.")] = False,
+    reverse: o.Reverse = False,
     bytes: o.Bytes = False,
     zero: o.Zero = False,
 ) -> None:

@@ -26,12 +26,7 @@ def run(
             help="oci-archive, docker-archive, or oci (a directory).",
         ),
     ] = None,
-    platform: Annotated[
-        str | None,
-        typer.Option(
-            "--platform", metavar="OS/ARCH", show_default=False, help="Leave out manifests for others."
-        ),
-    ] = None,
+    platform: o.Platform = None,
     zero: o.Zero = False,
     dry_run: o.DryRun = False,
 ) -> None:

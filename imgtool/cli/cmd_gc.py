@@ -57,9 +57,7 @@ def run(
         str | None,
         typer.Option("--policy", metavar="FILE", show_default=False, help="What stays, as TOML."),
     ] = None,
-    all_namespaces: Annotated[
-        bool, typer.Option("-A", "--all-namespaces", help="The policy sees every namespace.")
-    ] = False,
+    all_namespaces: o.AllNamespaces = False,
     auto: Annotated[bool, typer.Option("--auto", help="Only if a gc is due; else return at once.")] = False,
     why: Annotated[
         str | None,

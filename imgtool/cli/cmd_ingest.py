@@ -17,11 +17,9 @@ def run(
     c: Context,
     words: Annotated[
         list[str],
-        typer.Argument(
-            metavar="[SRC]...",
-            default_factory=list,
-            show_default=False,
-            help="A file, - for stdin, an archive, a layout's directory; or oci:DIR[:REF], "
+        o.several(
+            "SRC",
+            "A file, - for stdin, an archive, a layout's directory; or oci:DIR[:REF], "
             "oci-archive:FILE[:REF], docker-archive:FILE[:REF].",
         ),
     ],
@@ -50,33 +48,11 @@ def run(
         str,
         typer.Option("--media-type", metavar="TYPE", help="Of plain files."),
     ] = OCTETS,
-    expected_digest: Annotated[
-        str | None,
-        typer.Option(
-            "--expected-digest", metavar="DIGEST", show_default=False, help="Refuse what has another."
-        ),
-    ] = None,
-    expected_size: Annotated[
-        int | None,
-        typer.Option(
-            "--expected-size", metavar="BYTES", min=0, show_default=False, help="Refuse a file of another."
-        ),
-    ] = None,
-    algorithm: Annotated[
-        str, typer.Option("--digest-algorithm", metavar="ALGORITHM", help="Of plain files.")
-    ] = "blake3",
-    ref: Annotated[
-        str | None,
-        typer.Option(
-            "--ref", metavar="REF", show_default=False, help="Resume the unfinished write REF, or begin it."
-        ),
-    ] = None,
-    platform: Annotated[
-        str | None,
-        typer.Option(
-            "--platform", metavar="OS/ARCH", show_default=False, help="Leave out manifests for others."
-        ),
-    ] = None,
+    expected_digest: o.ExpectedDigest = None,
+    expected_size: o.ExpectedSize = None,
+    algorithm: o.Algorithm = "blake3",
+    ref: o.Ref = None,
+    platform: o.Platform = None,
     if_absent: Annotated[
         bool, typer.Option("--if-absent", help="A name that exists is left as it is, and is no failure.")
     ] = False,

@@ -12,15 +12,7 @@ from imgtool.cli.context import Context
 
 def run(
     c: Context,
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[NAME|DIGEST]...",
-            default_factory=list,
-            show_default=False,
-            help="Images, or digests of content; - reads stdin.",
-        ),
-    ],
+    words: o.NamesOrDigests,
     raw: Annotated[
         bool, typer.Option("--raw", help="The bytes of the manifest or index, as they are.")
     ] = False,

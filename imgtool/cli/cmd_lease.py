@@ -13,18 +13,8 @@ if TYPE_CHECKING:
     from imgtool.cli.output import Row
 
 Id = Annotated[str, typer.Argument(metavar="ID")]
-Ids = Annotated[
-    list[str],
-    typer.Argument(metavar="[ID]...", default_factory=list, show_default=False, help="- reads stdin."),
-]
 Resources = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="[RESOURCE]...",
-        default_factory=list,
-        show_default=False,
-        help="A digest, or an image for its target's; - reads stdin.",
-    ),
+    list[str], o.several("RESOURCE", "A digest, or an image for its target's; - reads stdin.")
 ]
 Expires = Annotated[
     str | None,
@@ -141,7 +131,7 @@ def run_drop(
 
 def run_resources(
     c: Context,
-    ids: Ids,
+    ids: o.Ids,
     type: Annotated[
         str | None, typer.Option("--type", metavar="TYPE", show_default=False, help="Only those of TYPE.")
     ] = None,
@@ -160,7 +150,7 @@ def run_resources(
 
 def run_rm(
     c: Context,
-    ids: Ids,
+    ids: o.Ids,
     filters: o.Filters,
     all: o.All = False,
     zero: o.Zero = False,
@@ -169,6 +159,7 @@ def run_rm(
     dry_run: o.DryRun = False,
 ) -> None:
     """Remove leases, and print their ids. What nothing else keeps stays until gc."""
+    from imgtool.cli import gc
     from imgtool.cli import leases as view
     from imgtool.errors import NotFound
 
@@ -182,7 +173,4 @@ def run_rm(
         view.selected(c, leases, ids, filters, all, zero), remove, ignore=NotFound if ignore_missing else None
     )
     c.out.rows(view.IDS, removed, view.ID_ONLY, zero=zero, header=False)
-    if sync and not dry_run:
-        from imgtool.ops.gc import collect
-
-        collect(c.store())
+    gc.after(c, sync=sync, dry_run=dry_run)

@@ -13,14 +13,12 @@ from imgtool.cli.context import Context
 def run(
     c: Context,
     filters: o.FilterArguments,
-    all_namespaces: Annotated[
-        bool, typer.Option("-A", "--all-namespaces", help="The images of every namespace.")
-    ] = False,
+    all_namespaces: o.AllNamespaces = False,
     sort: Annotated[
         Literal["name", "created", "updated", "size"],
         typer.Option("--sort", metavar="KEY", help="name, created, updated or size."),
     ] = "name",
-    reverse: Annotated[bool, typer.Option("--reverse", help="Last first.")] = False,
+    reverse: o.Reverse = False,
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", min=0, show_default=False, help="At most N images.")
     ] = None,

@@ -12,15 +12,7 @@ from imgtool.cli.context import Context
 
 def run(
     c: Context,
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[NAME|DIGEST]...",
-            default_factory=list,
-            show_default=False,
-            help="Images, or digests of content; - reads stdin.",
-        ),
-    ],
+    words: o.NamesOrDigests,
     no_referrers: Annotated[
         bool, typer.Option("--no-referrers", help="Without what is about them, such as signatures.")
     ] = False,
@@ -34,8 +26,8 @@ def run(
 
     Each digest is unfolded once; where it stands again it is marked as repeated.
     """
-    from imgtool.cli import trees
+    from imgtool.cli.drawing import show
     from imgtool.cli.words import names_from
 
     names = names_from(words, zero)
-    trees.show(c, names, referrers=not no_referrers, whole=no_trunc, exact=bytes, ascii=ascii, zero=zero)
+    show(c, names, referrers=not no_referrers, whole=no_trunc, exact=bytes, ascii=ascii, zero=zero)

@@ -115,6 +115,14 @@ def collect(c: Context, retention: Retention, *, auto: bool, dry_run: bool, exac
     c.out.rows(GARBAGE, removed(), columns(exact=exact), zero=zero)
 
 
+def after(c: Context, *, sync: bool, dry_run: bool) -> None:
+    """What `--sync` asks for, after a command has removed something."""
+    if sync and not dry_run:
+        from imgtool.ops.gc import collect
+
+        collect(c.store())
+
+
 def _is_due(c: Context) -> bool:
     from imgtool.ops.auto import due
 

@@ -1,4 +1,4 @@
-"""Images as trees: what a walk meets under what refers to it, for JSON and for a person."""
+"""Images as trees: what a walk meets under what refers to it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from imgtool.cli.output import Row, safe, short, size_text
 from imgtool.errors import DataLoss
 from imgtool.model import EMPTY, Descriptor
-from imgtool.oci import graph, media, platforms
+from imgtool.oci import graph, media
 from imgtool.oci.descriptor import parse, to_dict
 
 if TYPE_CHECKING:
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
 UNFOLDED_MAX = 16 * 2**20  # bytes of documents that a tree shows
 LEVELS_MAX = 32  # what lies deeper is shown without its referrers
-
-_UNICODE = ("├── ", "└── ", "│   ", "    ")
-_ASCII = ("|-- ", "`-- ", "|   ", "    ")
 
 
 class Tree:
@@ -140,7 +136,7 @@ def tell_platforms(provider: Provider, root: dict[str, Any]) -> None:
             continue
         config = children[0]
         if config["digest"] not in known:
-            known[config["digest"]] = _platforms(provider, parse(_bare(config, "data"), "config"))
+            known[config["digest"]] = _platforms(provider, parse(bare(config, "data"), "config"))
         if known[config["digest"]]:
             branch["platforms"] = known[config["digest"]]
 
@@ -152,7 +148,8 @@ def _platforms(provider: Provider, config: Descriptor) -> list[str]:
         return []
 
 
-def _bare(branch: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+def bare(branch: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """The descriptor of `branch`, with no more than media type, digest, size and `keys`."""
     return {key: branch[key] for key in ("mediaType", "digest", "size", *keys) if key in branch}
 
 
@@ -165,73 +162,3 @@ def _branches(root: dict[str, Any], *, referrers: bool = True) -> Iterator[dict[
         if referrers:
             todo += reversed(branch.get("referrers", ()))
         todo += reversed(branch.get("children", ()))
-
-
-def text(row: Row, *, whole: bool, exact: bool, ascii: bool) -> Iterator[str]:
-    """The lines of an image's tree, each with its line feed: the name and the size of all that is there,
-    then what it is made of: what it is, digest, size, what it runs on, and its artifact or media type
-    where the line does not tell already.
-
-    Args:
-        row: has `name`, `size`, `referrers` and `tree`.
-        whole: digests are not cut.
-        exact: sizes in bytes.
-        ascii: draw with characters that every terminal has.
-    """
-    beside = row["referrers"]
-    size = "-" if row["size"] is None else size_text(row["size"], exact=exact)
-    more = f", referrers {size_text(beside['size'], exact=exact)}" if beside["count"] else ""
-    yield f"{safe(row['name'])} {size}{more}\n"
-    fork, corner, line, blank = _ASCII if ascii else _UNICODE
-    todo = [("", True, _role(row["tree"]), row["tree"])]
-    while todo:
-        indent, is_last, role, branch = todo.pop()
-        told = _told(role, branch, whole=whole, exact=exact)
-        yield f"{indent}{corner if is_last else fork}{safe(told)}\n"
-        below = [(_part(branch, child, n), child) for n, child in enumerate(branch.get("children", ()))]
-        below += [("referrer", referrer) for referrer in branch.get("referrers", ())]
-        deeper = indent + (blank if is_last else line)
-        todo += reversed([(deeper, part is below[-1], *part) for part in below])
-
-
-def _told(role: str, branch: Mapping[str, Any], *, whole: bool, exact: bool) -> str:
-    words = [role, short(branch["digest"], whole=whole), size_text(branch["size"], exact=exact)]
-    words += _runs_on(branch)
-    if branch.get("artifactType"):
-        words.append(branch["artifactType"])
-    elif role == "blob" or (role == "config" and not media.is_config(branch["mediaType"])):
-        words.append(branch["mediaType"])
-    words += [f"({mark})" for mark in _marks(branch)]
-    return " ".join(words)
-
-
-def _runs_on(branch: Mapping[str, Any]) -> list[str]:
-    if "platform" not in branch:
-        return list(branch.get("platforms", ()))
-    platform = parse(_bare(branch, "platform"), "descriptor").platform
-    return [platforms.format(platforms.normalize(platform))] if platform else []
-
-
-def _marks(branch: Mapping[str, Any]) -> Iterator[str]:
-    if "absent" in branch:
-        yield "missing" if branch["absent"] == "missing" else "absent by choice"
-    if "repeated" in branch:
-        yield "repeated"
-    if "cut" in branch:
-        yield "cut"
-
-
-def _part(parent: Mapping[str, Any], child: Mapping[str, Any], number: int) -> str:
-    """What `child` is to a document that has it as its part of that number."""
-    if number == 0 and media.is_manifest(parent["mediaType"]) and parent["mediaType"] != media.OCI_ARTIFACT:
-        return "config"
-    return _role(child)
-
-
-def _role(branch: Mapping[str, Any]) -> str:
-    media_type = branch["mediaType"]
-    if media.is_index(media_type):
-        return "index"
-    if media.is_manifest(media_type):
-        return "manifest"
-    return "layer" if media.is_layer(media_type) else "config" if media.is_config(media_type) else "blob"
