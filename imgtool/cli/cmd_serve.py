@@ -20,6 +20,15 @@ def run(
             help="A unix socket: unix:///run/imgtool.sock, or its path.",
         ),
     ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            "--backend",
+            metavar="NS",
+            show_default=False,
+            help="Be a containerd daemon's content store: calls without a namespace go to NS.",
+        ),
+    ] = None,
 ) -> None:
     """Serve the store to containerd's clients, such as ctr, at a unix socket that only its owner can
     reach, until SIGTERM or SIGINT. Other imgtool commands may use the store at the same time.
@@ -31,4 +40,4 @@ def run(
     from imgtool.serve.launch import serve
 
     log = Log(c.say, c.detail, c.failures.warn)
-    serve(c.root, address, log, lock_timeout=c.lock_timeout, debug=c.debug)
+    serve(c.root, address, log, lock_timeout=c.lock_timeout, backend=backend, debug=c.debug)

@@ -37,22 +37,33 @@ class Unimplemented(InvalidArgument):
 
 
 class Call:
-    """What a service is given beside the request."""
+    """What a service is given beside the request.
 
-    def __init__(self, context: grpc.ServicerContext) -> None:
+    Args:
+        context: grpc's.
+        backend: the namespace that is meant where the client names none.
+    """
+
+    def __init__(self, context: grpc.ServicerContext, backend: str | None = None) -> None:
         self._context = context
+        self._backend = backend
 
     @property
     def namespace(self) -> str:
         """
         Raises:
-            FailedPrecondition: the client names none.
+            FailedPrecondition: the client names none, and none is meant.
             InvalidArgument: it can be none.
         """
-        name = self._header(NAMESPACE)
+        name = self._header(NAMESPACE) or self._backend
         if not name:
             raise FailedPrecondition("namespace is required")
         return check_namespace(name)
+
+    @property
+    def is_backend(self) -> bool:
+        """Whether it is a daemon that calls, whose content store this is: it names no namespace."""
+        return self._backend is not None and not self._header(NAMESPACE)
 
     @property
     def lease(self) -> str | None:

@@ -39,10 +39,14 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
     Args:
         services: each service once.
         log: gets a line for each call, and a warning for each that failed by a fault of our own.
+        backend: see `Call`.
         debug: have tracebacks of such faults.
     """
 
-    def __init__(self, services: list[Service], log: Log, *, debug: bool = False) -> None:
+    def __init__(
+        self, services: list[Service], log: Log, *, backend: str | None = None, debug: bool = False
+    ) -> None:
+        self._backend = backend
         self._log = log
         self._debug = debug
         self._methods = {
@@ -83,7 +87,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
 
     def _once(self, name: str, answer: Method, request: Any, context: grpc.ServicerContext) -> Any:
         try:
-            response = answer(request, Call(context))
+            response = answer(request, Call(context, self._backend))
         except grpc.RpcError:  # of the stream of requests: the client is gone
             raise
         except Exception as error:
@@ -97,7 +101,7 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
         self, name: str, answer: Method, request: Any, context: grpc.ServicerContext
     ) -> Iterator[Any]:
         try:
-            yield from answer(request, Call(context))
+            yield from answer(request, Call(context, self._backend))
         except grpc.RpcError:
             raise
         except Exception as error:

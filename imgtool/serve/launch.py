@@ -11,7 +11,13 @@ if TYPE_CHECKING:
 
 
 def serve(
-    root: str, address: str | None, log: Log, *, lock_timeout: float = 30.0, debug: bool = False
+    root: str,
+    address: str | None,
+    log: Log,
+    *,
+    lock_timeout: float = 30.0,
+    backend: str | None = None,
+    debug: bool = False,
 ) -> None:
     """Serve the store in `root` until a signal; see `server.run`.
 
@@ -28,4 +34,4 @@ def serve(
         ) from None
     from imgtool.serve import server
 
-    server.run(server.Options(root, address, lock_timeout, debug), log)
+    server.run(server.Options(root, address, lock_timeout, backend, debug), log)

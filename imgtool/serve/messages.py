@@ -5,8 +5,8 @@ from __future__ import annotations
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from imgtool.digest import Digest
-from imgtool.model import Descriptor, Image, Namespace
-from imgtool.serve.proto import images_pb2, namespaces_pb2, types_pb2
+from imgtool.model import ContentInfo, Descriptor, Image, IngestStatus, Lease, Namespace
+from imgtool.serve.proto import content_pb2, images_pb2, leases_pb2, namespaces_pb2, types_pb2
 
 _SECOND = 1_000_000_000
 
@@ -51,3 +51,33 @@ def namespace(namespace: Namespace) -> namespaces_pb2.Namespace:
 
 def to_namespace(message: namespaces_pb2.Namespace) -> Namespace:
     return Namespace(message.name, dict(message.labels))
+
+
+def info(info: ContentInfo) -> content_pb2.Info:
+    return content_pb2.Info(
+        digest=info.digest,
+        size=info.size,
+        created_at=timestamp(info.created),
+        updated_at=timestamp(info.updated),
+        labels=info.labels,
+    )
+
+
+def to_info(message: content_pb2.Info) -> ContentInfo:
+    """Only what an update looks at. A digest that is none raises InvalidArgument: it becomes a path."""
+    return ContentInfo(Digest.parse(message.digest), message.size, dict(message.labels))
+
+
+def ingest(status: IngestStatus) -> content_pb2.Status:
+    return content_pb2.Status(
+        started_at=timestamp(status.started),
+        updated_at=timestamp(status.updated),
+        ref=status.ref,
+        offset=status.offset,
+        total=status.total,
+        expected=status.expected,
+    )
+
+
+def lease(lease: Lease) -> leases_pb2.Lease:
+    return leases_pb2.Lease(id=lease.id, created_at=timestamp(lease.created), labels=lease.labels)

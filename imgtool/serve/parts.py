@@ -13,14 +13,19 @@ from typing import Any, NamedTuple
 
 from imgtool.serve.contracts import Log, Open
 from imgtool.serve.handlers import Service
+from imgtool.serve.local.backend import backend
+from imgtool.serve.local.content import LocalContent
 from imgtool.serve.local.events import LogOnly
 from imgtool.serve.local.gc import OnDemand
 from imgtool.serve.local.images import LocalImages
 from imgtool.serve.local.introspection import LocalIntrospection, Plugin
+from imgtool.serve.local.leases import LocalLeases
 from imgtool.serve.local.namespaces import LocalNamespaces
+from imgtool.serve.services.content import Content
 from imgtool.serve.services.health import Health
 from imgtool.serve.services.images import Images
 from imgtool.serve.services.introspection import Introspection
+from imgtool.serve.services.leases import Leases
 from imgtool.serve.services.namespaces import Namespaces
 from imgtool.serve.services.snapshots import Snapshots
 from imgtool.serve.services.version import Version
@@ -77,9 +82,29 @@ PARTS: tuple[Part, ...] = (
     Part(GC, "scheduler", (METADATA,), lambda init: OnDemand(init[METADATA, "bolt"])),
     Part(
         SERVICE,
+        "content-service",
+        (METADATA, GC, EVENT),
+        lambda init: LocalContent(init[METADATA, "bolt"], init[GC, "scheduler"], init[EVENT, "exchange"]),
+    ),
+    Part(
+        SERVICE,
+        "backend-service",
+        (METADATA, GC, EVENT),
+        lambda init: LocalContent(
+            init[METADATA, "bolt"], init[GC, "scheduler"], init[EVENT, "exchange"], backend
+        ),
+    ),
+    Part(
+        SERVICE,
         "images-service",
         (METADATA, GC, EVENT),
         lambda init: LocalImages(init[METADATA, "bolt"], init[GC, "scheduler"], init[EVENT, "exchange"]),
+    ),
+    Part(
+        SERVICE,
+        "leases-service",
+        (METADATA, GC),
+        lambda init: LocalLeases(init[METADATA, "bolt"], init[GC, "scheduler"]),
     ),
     Part(
         SERVICE,
@@ -88,7 +113,14 @@ PARTS: tuple[Part, ...] = (
         lambda init: LocalNamespaces(init[METADATA, "bolt"], init[EVENT, "exchange"]),
     ),
     Part(SERVICE, "introspection-service", (), lambda init: LocalIntrospection(init.world.root, plugins())),
+    Part(
+        GRPC,
+        "content",
+        (SERVICE,),
+        lambda init: Content(init[SERVICE, "content-service"], init[SERVICE, "backend-service"]),
+    ),
     Part(GRPC, "images", (SERVICE,), lambda init: Images(init[SERVICE, "images-service"])),
+    Part(GRPC, "leases", (SERVICE,), lambda init: Leases(init[SERVICE, "leases-service"])),
     Part(GRPC, "namespaces", (SERVICE,), lambda init: Namespaces(init[SERVICE, "namespaces-service"])),
     Part(
         GRPC,

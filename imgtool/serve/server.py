@@ -19,6 +19,7 @@ import grpc
 
 from imgtool.disk import open_store
 from imgtool.errors import InvalidArgument, Unavailable
+from imgtool.names import check_namespace
 from imgtool.serve import address, parts, systemd
 from imgtool.serve.contracts import Log, Open
 from imgtool.serve.handlers import Handlers
@@ -44,6 +45,7 @@ class Options(NamedTuple):
     root: str
     address: str | None = None
     lock_timeout: float = 30.0
+    backend: str | None = None
     debug: bool = False
 
 
@@ -54,10 +56,14 @@ class Server:
         root: the store's directory.
         open: opens the store.
         log: gets what there is to say.
+        backend: the namespace of a daemon whose content store this is.
         debug: have tracebacks of our own faults.
     """
 
-    def __init__(self, root: str, open: Open, log: Log, *, debug: bool = False) -> None:
+    def __init__(
+        self, root: str, open: Open, log: Log, *, backend: str | None = None, debug: bool = False
+    ) -> None:
+        self._backend = backend
         self._log = log
         self._world = parts.World(os.path.realpath(root), open, log, threading.Event(), ExitStack())
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
@@ -99,7 +105,9 @@ class Server:
 
     def _answer(self) -> None:
         services = parts.compose(self._world)
-        self._server.add_generic_rpc_handlers((Handlers(services, self._log, debug=self._debug),))
+        self._server.add_generic_rpc_handlers(
+            (Handlers(services, self._log, backend=self._backend, debug=self._debug),)
+        )
         self._server.start()
 
 
@@ -107,13 +115,15 @@ def run(options: Options, log: Log) -> None:
     """Serve until SIGTERM or SIGINT. A second one ends the process at once.
 
     Raises:
-        InvalidArgument: the address is none, or there are two.
+        InvalidArgument: the address is none, or there are two; or `backend` can be no namespace.
         AlreadyExists, PermissionDenied: it cannot be had, see `address.Address.bind`; and what opening the
             store raises.
     """
     listener = systemd.inherited()
     if listener is not None and options.address is not None:
         raise InvalidArgument("--address is given, and a socket was handed over (LISTEN_FDS)")
+    if options.backend is not None:
+        check_namespace(options.backend)
     open = partial(open_store, options.root, lock_timeout=options.lock_timeout, warn=log.warn)
     with open():
         pass  # what cannot be opened is told now, not to every client
@@ -128,7 +138,7 @@ def run(options: Options, log: Log) -> None:
     # Before the first thread is made: all inherit it, and so the signals wait for `sigwait`.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        server = Server(options.root, open, log, debug=options.debug)
+        server = Server(options.root, open, log, backend=options.backend, debug=options.debug)
         try:
             server.start(place)
             log.say(f"serving '{options.root}' at unix://{where}")
