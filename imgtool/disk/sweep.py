@@ -65,15 +65,9 @@ def _remove(engine: Engine, garbage: Garbage) -> None:
         _log(engine, ns, garbage)
         for id in garbage.leases.get(ns, ()):
             batch.unlink(layout.lease(ns, id))
-        for digest in garbage.content.get(ns, ()):
-            path = layout.content_record(ns, digest)
-            batch.unlink(path)
-            _prune(batch, parent(path))
+        _unlink(batch, [layout.content_record(ns, digest) for digest in garbage.content.get(ns, ())])
     batch.sync()
-    for digest in garbage.objects:
-        path = layout.object(digest)
-        batch.unlink(path)
-        _prune(batch, parent(path))
+    _unlink(batch, [layout.object(digest) for digest in garbage.objects])
     batch.sync()
     for item in garbage.litter:
         if item.kind == "ingest":
@@ -106,10 +100,13 @@ def _nearest(directory: str) -> str:
     return directory
 
 
-def _prune(batch: atomic.Batch, directory: str) -> None:
-    """Remove a directory of the fan-out, and the one above it, if nothing is left in them."""
-    if batch.rmdir(directory):
-        batch.rmdir(parent(directory))
+def _unlink(batch: atomic.Batch, paths: Sequence[str]) -> None:
+    """Remove files of the fan-out, and the directories above them if nothing is left there."""
+    for path in paths:
+        batch.unlink(path)
+    for directory in dict.fromkeys(map(parent, paths)):
+        if batch.rmdir(directory):
+            batch.rmdir(parent(directory))
 
 
 def _log(engine: Engine, ns: str, garbage: Garbage) -> None:

@@ -1,26 +1,29 @@
 """Make a store of many small images, and an OCI layout of the same: `python tests/bench/make_store.py DIR N`.
 
-Every image has a manifest and a config of its own and shares one layer; every hundredth has the label
-`env=prod`, the others `env=dev`. The layout is written by hand, for other tools to list.
+Every image has a manifest and a config of its own and shares one layer, or has layers of its own; every
+hundredth has the label `env=prod`, the others `env=dev`. The layout is written by hand, for other tools.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from imgtool.digest import SHA256, Digest
 from imgtool.disk import open_store
 from imgtool.model import Descriptor, Image
+from imgtool.oci.media import GC_REF
 from imgtool.stores import Commit, Put, Store
 
 NAMESPACE = "default"
 BATCH = 512
+BATCH_BYTES = 64 << 20
 LAYER = b"a layer\n"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -28,21 +31,38 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 REF_NAME = "org.opencontainers.image.ref.name"
 
 
-def images(count: int) -> Iterator[tuple[Image, bytes, bytes]]:
-    """`count` images with the bytes of their manifest and config."""
-    for n in range(count):
+class Shape(NamedTuple):
+    """What a store has.
+
+    `dead`: every so many-th image has been deleted again, 0 for none; `layers`: of each image, of its
+    own; 0 for one that all share; `size`: of each of them.
+    """
+
+    count: int
+    dead: int = 0
+    layers: int = 0
+    size: int = 4096
+
+    def is_dead(self, number: int) -> bool:
+        return bool(self.dead) and number % self.dead == 0
+
+
+def images(shape: Shape) -> Iterator[tuple[Image, list[bytes]]]:
+    """Images with the bytes of their manifest, config and layers."""
+    for n in range(shape.count):
         architecture = ("amd64", "arm64")[n % 2]
         config = document(architecture=architecture, os="linux", author=str(n))
+        layers = [random.Random(f"{n} {i}").randbytes(shape.size) for i in range(shape.layers)] or [LAYER]
         manifest = document(
             schemaVersion=2,
             mediaType=MANIFEST,
             config=entry(CONFIG, config),
-            layers=[entry(LAYER_TYPE, LAYER)],
+            layers=[entry(LAYER_TYPE, layer) for layer in layers],
         )
         target = Descriptor(MANIFEST, Digest.of(manifest), len(manifest))
         labels = {"env": "dev" if n % 100 else "prod", "team": f"team-{n % 20}"}
         name = f"registry.example/team-{n % 20}/app:{n}"
-        yield Image(name, target, labels), manifest, config
+        yield Image(name, target, labels), [manifest, config, *layers]
 
 
 def document(**fields: Any) -> bytes:
@@ -53,44 +73,58 @@ def entry(media_type: str, data: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": Digest.of(data), "size": len(data)}
 
 
-def fill(store: Store, count: int) -> None:
-    """Publish `count` images."""
-    left = images(count)
-    while batch := list(islice(left, BATCH)):
+def fill(store: Store, shape: Shape) -> None:
+    """Publish the images, as `imgtool ingest` does."""
+    left = images(shape)
+    batch = max(1, min(BATCH, BATCH_BYTES // (shape.layers * shape.size + 1)))
+    while found := list(islice(left, batch)):
         with ExitStack() as stack:
 
-            def commit(data: bytes, stack: ExitStack = stack) -> Commit:
+            def commit(data: bytes, labels: dict[str, str], stack: ExitStack = stack) -> Commit:
                 writer = stack.enter_context(store.content(NAMESPACE).stage(algorithm=SHA256))
                 writer.write(data)
-                return Commit(writer)
+                return Commit(writer, labels=labels)
 
-            commits = [commit(data) for _, *documents in batch for data in documents]
-            published = store.publish(
-                NAMESPACE, [commit(LAYER), *commits], [Put(image) for image, *_ in batch]
-            )
+            commits = {}
+            for _, (manifest, *parts) in found:
+                keys = ["config", *(f"l.{n}" for n in range(len(parts) - 1))]
+                labels = {f"{GC_REF}.{key}": Digest.of(part) for key, part in zip(keys, parts, strict=True)}
+                for data in (*parts, manifest):
+                    commits[Digest.of(data)] = commit(data, labels if data is manifest else {})
+            published = store.publish(NAMESPACE, list(commits.values()), [Put(image) for image, _ in found])
         assert all(isinstance(image, Image) for image in published.images)
+    for n, (image, _) in enumerate(images(shape._replace(layers=0))):
+        if shape.is_dead(n):
+            store.images(NAMESPACE).delete(image.name)
 
 
-def make_layout(path: Path, count: int) -> None:
-    """An OCI layout whose index.json lists the same images, each under its name."""
+def make_layout(path: Path, shape: Shape) -> None:
+    """An OCI layout whose index.json lists the same images, each under its name. The blobs of dead ones
+    are there.
+    """
     blobs = path / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     manifests = []
-    for image, manifest, config in images(count):
-        for data in (manifest, config, LAYER):
+    for n, (image, documents) in enumerate(images(shape)):
+        for data in documents:
             (blobs / Digest.of(data).encoded).write_bytes(data)
-        manifests.append(entry(MANIFEST, manifest) | {"annotations": {REF_NAME: image.name}})
+        if not shape.is_dead(n):
+            manifests.append(entry(MANIFEST, documents[0]) | {"annotations": {REF_NAME: image.name}})
     (path / "oci-layout").write_bytes(document(imageLayoutVersion="1.0.0"))
     (path / "index.json").write_bytes(document(schemaVersion=2, manifests=manifests))
+
+
+def make(directory: Path, shape: Shape) -> None:
+    """A store and a layout of the same images, in `directory`."""
+    with open_store(str(directory / "store")) as store:
+        fill(store, shape)
+    make_layout(directory / "layout", shape)
 
 
 def main() -> None:
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    directory, count = Path(sys.argv[1]), int(sys.argv[2])
-    with open_store(str(directory / "store")) as store:
-        fill(store, count)
-    make_layout(directory / "layout", count)
+    make(Path(sys.argv[1]), Shape(int(sys.argv[2])))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Print what imgtool costs beside what others cost: `python tests/bench/run.py [NAME…]`.
 
 Never asserts on time, and is no test: it prints figures, ratios and their targets. Without names it runs
-all: startup, list, ingest, archives, export, memory, parallel. `--size` and `--rounds` make it shorter,
-`--dir` says on which disk.
+all: startup, list, ingest, archives, export, memory, parallel, garbage (which is gc). `--size` and
+`--rounds` make it shorter, `--dir` says on which disk.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from measure import Row
 
-NAMES = ("startup", "list", "ingest", "archives", "export", "memory", "parallel")
+NAMES = ("startup", "list", "ingest", "archives", "export", "memory", "parallel", "garbage")
 HEADER = Row("command", "median", "ratio", "to", "target")
 
 
