@@ -82,15 +82,15 @@ class Address:
         with _alone(directory):
             _check_free(self.path)
             path = f"{directory}/{_beside(base(self.path))}"
-            mask = os.umask(0o177)
             try:
-                bind(path)
-            finally:
-                os.umask(mask)
-            start()
-            status = os.lstat(path)
-            self._identity = status.st_dev, status.st_ino
-            atomic.Batch().rename(path, self.path)
+                _private(bind, path)
+                start()
+                status = os.lstat(path)
+                self._identity = status.st_dev, status.st_ino
+                atomic.Batch().rename(path, self.path)
+            except BaseException:
+                atomic.Batch().unlink(path)
+                raise
 
     def withdraw(self) -> None:
         """Remove the socket, if it is still ours."""
@@ -101,6 +101,15 @@ class Address:
                 return
             if (status.st_dev, status.st_ino) == self._identity:
                 atomic.Batch().unlink(self.path)
+
+
+def _private(bind: Callable[[str], object], path: str) -> None:
+    """Have the socket made for its owner alone: its mode is the umask's, from its first moment on."""
+    mask = os.umask(0o177)
+    try:
+        bind(path)
+    finally:
+        os.umask(mask)
 
 
 def _beside(name: str) -> str:

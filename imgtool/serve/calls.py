@@ -12,7 +12,7 @@ from imgtool.names import check_namespace
 NAMESPACE = "containerd-namespace"
 LEASE = "containerd-lease"
 
-_MESSAGE_MAX = 4096  # more might not fit into the trailer of a reply
+_MESSAGE_MAX = 2048  # bytes; three times as many, written as %XX, still fit into the trailer of a reply
 # containerd's clients know an error by its code, take this end off the message and put their own there.
 _ENDS = {
     "ALREADY_EXISTS": "already exists",
@@ -101,7 +101,7 @@ def as_ours(error: Exception) -> ImgtoolError:
 
 def status(error: ImgtoolError) -> tuple[grpc.StatusCode, str]:
     """Code and message, by the table in imgtool(1)."""
-    message = error.message[:_MESSAGE_MAX]
+    message = error.message.encode(errors="backslashreplace")[:_MESSAGE_MAX].decode(errors="ignore")
     if end := _ENDS.get(error.grpc):
         message = f"{message.removesuffix(end).rstrip()}: {end}"
     return grpc.StatusCode[error.grpc], message

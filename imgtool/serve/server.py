@@ -18,7 +18,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 
 from imgtool.disk import open_store
-from imgtool.errors import InvalidArgument, Unavailable
+from imgtool.errors import ImgtoolError, InvalidArgument, Unavailable
 from imgtool.names import check_namespace
 from imgtool.serve import address, parts, systemd
 from imgtool.serve.contracts import Log, Open
@@ -90,7 +90,10 @@ class Server:
         """Take no more calls, let those that run end for `grace` seconds, then cancel them."""
         self._world.stopping.set()
         if self._place is not None:
-            self._place.withdraw()
+            try:
+                self._place.withdraw()
+            except ImgtoolError as error:
+                self._log.warn(error.message)
         self._server.stop(grace).wait()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._world.on_stop.close()

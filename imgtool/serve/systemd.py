@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -19,6 +20,7 @@ from imgtool.errors import FailedPrecondition
 
 _FIRST = 3  # sd_listen_fds(3)
 _CHUNK = 1 << 16  # what a pipe holds
+_PAUSE = 0.05
 
 
 def notify(state: str) -> None:
@@ -90,13 +92,15 @@ class Relay:
         poll.register(self._listener, select.POLLIN)
         poll.register(self._wake[0], select.POLLIN)
         while not any(fd == self._wake[0] for fd, _ in poll.poll()):
-            with suppress(BlockingIOError, ConnectionError):
+            try:
                 client, _ = self._listener.accept()
                 client.setblocking(True)
                 threading.Thread(target=self._pass_on, args=(client,), name="relay", daemon=True).start()
+            except (OSError, RuntimeError):  # gone already, or no descriptors or threads: others may end
+                time.sleep(_PAUSE)
 
     def _pass_on(self, client: socket.socket) -> None:
-        with client, socket.socket(socket.AF_UNIX) as server:
+        with suppress(OSError), client, socket.socket(socket.AF_UNIX) as server:
             server.connect(f"/proc/self/fd/{self._target}")
             back = threading.Thread(target=_pump, args=(server, client), name="relay", daemon=True)
             back.start()

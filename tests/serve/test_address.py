@@ -128,6 +128,18 @@ def test_the_socket_is_seen_when_it_answers_and_not_before(tmp_path: Path) -> No
     bind.close()
 
 
+def test_a_server_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
+    bind = Listening()
+
+    def fail() -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        Address(str(tmp_path / "socket")).bind(bind, fail)
+    assert list(tmp_path.iterdir()) == []
+    bind.close()
+
+
 def test_a_socket_that_is_served_is_left_alone(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with listen(path):

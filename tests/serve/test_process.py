@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -17,12 +18,15 @@ import grpc
 import pytest
 from google.protobuf.empty_pb2 import Empty
 
-from imgtool.serve.proto import version_pb2
+from imgtool.digest import Digest
+from imgtool.serve.proto import images_pb2, namespaces_pb2, types_pb2, version_pb2
 
 from .client import Stub
 
 ROOT = Path(__file__).parents[2]
+IMAGES = images_pb2.DESCRIPTOR.services_by_name["Images"]
 VERSION = version_pb2.DESCRIPTOR.services_by_name["Version"]
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
 
 class Process:
@@ -119,6 +123,21 @@ def test_without_address_it_is_in_the_runtime_directory(run: Callable[..., Proce
     assert version(tmp_path / "imgtool" / "imgtool.sock") == "imgtool"
 
 
+def test_without_a_runtime_directory_it_is_in_the_store_which_stays_one(
+    run: Callable[..., Process], tmp_path: Path
+) -> None:
+    """Neither making the store nor fsck minds what lies in its cache."""
+    server = run()
+    begun(server)
+    with grpc.insecure_channel(f"unix:{tmp_path / 'store' / 'cache' / 'imgtool.sock'}") as channel:
+        namespaces = Stub(channel, namespaces_pb2.DESCRIPTOR.services_by_name["Namespaces"], {})
+        new = namespaces_pb2.Namespace(name="ns")
+        namespaces.create(namespaces_pb2.CreateNamespaceRequest(namespace=new))
+    fsck = [sys.executable, "-m", "imgtool", "--root", str(tmp_path / "store"), "fsck"]
+    done = subprocess.run(fsck, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_systemd_is_told_when_it_answers_and_when_it_stops(
     run: Callable[..., Process], tmp_path: Path
 ) -> None:
@@ -182,6 +201,28 @@ def test_a_socket_that_systemd_hands_over_is_served(tmp_path: Path) -> None:
         early.join()
         assert answers == ["imgtool"]
         assert (tmp_path / "socket").exists()
+
+
+def test_what_is_passed_on_arrives_whole_in_both_directions(tmp_path: Path) -> None:
+    """More than a pipe holds, and as many clients as there are at once."""
+    names = [f"{letter * 30000}-{i}" for i, letter in enumerate("abcdefgh" * 8)]
+    target = types_pb2.Descriptor(media_type="text/plain", digest=Digest.of(b"a"), size=1)
+
+    def create(name: str) -> None:
+        with grpc.insecure_channel(f"unix:{tmp_path / 'socket'}", options=OWN_CONNECTION) as channel:
+            stub = Stub(channel, IMAGES, {"containerd-namespace": "default"})
+            image = images_pb2.Image(name=name, target=target)
+            stub.create(images_pb2.CreateImageRequest(image=image))
+
+    with activated(tmp_path) as (_, start), ThreadPoolExecutor(8) as threads:
+        server = start()
+        list(threads.map(create, names))
+        with grpc.insecure_channel(f"unix:{tmp_path / 'socket'}") as channel:
+            stub = Stub(channel, IMAGES, {"containerd-namespace": "default"})
+            found = stub.list(images_pb2.ListImagesRequest()).images
+        assert [image.name for image in found] == sorted(names)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
 
 
 def test_a_socket_that_is_handed_over_and_an_address_are_one_too_many(tmp_path: Path) -> None:
