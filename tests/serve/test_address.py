@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,31 @@ def test_the_socket_of_a_server_that_is_gone_is_replaced(tmp_path: Path) -> None
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
     bind.close()
+
+
+def test_of_two_that_start_at_once_the_second_waits_and_is_told(tmp_path: Path) -> None:
+    """Both would find the place free, and one would serve where nobody comes."""
+    path = str(tmp_path / "socket")
+    first, second = Listening(), Listening()
+    told: list[str] = []
+
+    def start_second() -> None:
+        with pytest.raises(AlreadyExists) as caught:
+            Address(path).bind(second, lambda: None)
+        told.append(caught.value.message)
+
+    other = threading.Thread(target=start_second)
+
+    def start_first() -> None:
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
+
+    Address(path).bind(first, start_first)
+    other.join(30)
+    assert told == [f"another server answers at '{path}'"]
+    assert second.sockets == []
+    first.close()
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "directory"])
