@@ -110,6 +110,19 @@ def test_a_label_is_set_and_removed_alike(both: Both) -> None:
     assert both.fails("images", "label", "app", "big=" + "x" * 5000) == "invalid argument"
 
 
+def test_an_image_gets_a_further_name_alike(both: Both) -> None:
+    """For which ctr makes a lease, and deletes the name that is taken where it is forced."""
+    both.create("app:1", env="prod")
+    both.create("app:2")
+    assert both.ctr("images", "tag", "app:1", "app:3").stdout.split() == ["app:3"]
+    assert both.ctr("images", "tag", "app:1", "app:2").exit == 1
+    both.ctr("images", "tag", "--force", "app:1", "app:2")
+    both.ctr("images", "tag", "nope", "app:4")
+    both.ctr("images", "ls", "name~=^app")
+    assert both.ctr("images", "ls", "-q", "labels.env==prod").stdout.count("\n") == 3
+    assert both.ctr("leases", "ls").stdout.count("\n") == 1
+
+
 def test_images_are_removed_alike(both: Both) -> None:
     """One that is not there is told, and is no failure; --sync waits for gc."""
     for name in ("a", "b", "c", "d"):
