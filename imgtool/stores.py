@@ -454,8 +454,11 @@ class Put(NamedTuple):
         return self.image
 
 
-def would_put(images: ImageStore, put: Put) -> Image:
+def would_put(images: ImageStore, put: Put, now: int) -> Image:
     """The record that stands after `put`, which is only tried: what a dry run tells.
+
+    Args:
+        now: the time that would be written into it.
 
     Raises:
         AlreadyExists: the name has another target, and it is not to be replaced.
@@ -465,8 +468,9 @@ def would_put(images: ImageStore, put: Put) -> Image:
     try:
         there = images.get(put.image.name)
     except NotFound:
-        return put.over(None)
-    return put.over(there)
+        return put.over(None)._replace(created=now, updated=now)
+    new = put.over(there)
+    return new if new is there else new._replace(created=there.created, updated=now)
 
 
 class Published(NamedTuple):

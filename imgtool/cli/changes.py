@@ -8,6 +8,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from imgtool import clock
 from imgtool.cli.images import needed, row, target_of
 from imgtool.cli.output import Row
 from imgtool.cli.words import label_paths
@@ -108,6 +109,7 @@ class Change:
         if dry_run:
             expect(old, expected)
             new = check_image(merge_image(old, new, self._paths)) if self._paths else old
+            new = replace(new, updated=clock.now())
             return self._row(old, new if self._rename is None else would_rename(images, new, self._rename))
         if self._lease is not None:
             expect(old, expected)
@@ -157,8 +159,10 @@ def would_rename(images: ImageStore, image: Image, name: str) -> Image:
     """
     with suppress(NotFound):
         there = images.get(name)
-        if replace(there, name=image.name, updated=image.updated) != image:
-            raise AlreadyExists(f"image '{name}' already exists, with target {there.target.digest}")
+        if replace(there, name=image.name, created=image.created, updated=image.updated) != image:
+            same = there.target.digest == image.target.digest
+            other = "other labels or annotations" if same else f"target {there.target.digest}"
+            raise AlreadyExists(f"image '{name}' already exists, with {other}")
         return there
     return replace(image, name=name)
 
@@ -173,13 +177,13 @@ def would_create(namespaces: NamespaceStore, new: Namespace) -> Namespace:
     with suppress(NotFound):
         namespaces.get(new.name)
         raise AlreadyExists(f"namespace '{new.name}' already exists")
-    return replace(new, labels=without_empty(new.labels))
+    return replace(new, labels=without_empty(new.labels), created=clock.now())
 
 
 def would_label(namespaces: NamespaceStore, new: Namespace, paths: Sequence[str]) -> Namespace:
     """The namespace as it would be with the labels of `new` that `paths` name."""
     check_labels(new.labels)
-    old = Namespace(new.name)
+    old = Namespace(new.name, created=clock.now())
     with suppress(NotFound):
         old = namespaces.get(new.name)
     return replace(old, labels=merge_labels(old.labels, new.labels, paths, f"namespace '{new.name}'"))

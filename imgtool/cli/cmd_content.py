@@ -114,6 +114,7 @@ def run_label(
     from imgtool.cli import contents
     from imgtool.cli.images import LABELS_ONLY
     from imgtool.cli.words import label_paths
+    from imgtool.clock import now
     from imgtool.digest import Digest
     from imgtool.fieldpaths import merge_labels
     from imgtool.names import check_labels
@@ -124,7 +125,8 @@ def run_label(
     content = c.store().content(c.namespace)
     info = content.info(Digest.parse(digest))
     if dry_run:
-        info = info._replace(labels=merge_labels(info.labels, new, paths, f"content '{digest}'"))
+        labels_ = merge_labels(info.labels, new, paths, f"content '{digest}'")
+        info = info._replace(labels=labels_, updated=now())
     else:
         info = content.update(info._replace(labels=new), *paths)
     c.out.rows(contents.CONTENT, [contents.row(c.namespace, info)], LABELS_ONLY, header=False)

@@ -18,6 +18,7 @@ def run(
     """Set and remove labels of an image, and print all that it has then."""
     from imgtool.cli import images as view
     from imgtool.cli.changes import expect
+    from imgtool.clock import now
     from imgtool.fieldpaths import merge_image
     from imgtool.model import check_image, replace
 
@@ -27,6 +28,7 @@ def run(
     image = replace(images.get(name), labels=new)
     if dry_run:
         image = check_image(merge_image(expect(images.get(name), expected), image, paths))
+        image = replace(image, updated=now())
     else:
         image = images.update(image, *paths, if_target=expected)
     c.out.rows(view.IMAGES, [view.row(c.namespace, image)], view.LABELS_ONLY, header=False)

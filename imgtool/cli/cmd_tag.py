@@ -29,6 +29,7 @@ def run(
     """
     from imgtool.cli import images as view
     from imgtool.cli.leases import usable
+    from imgtool.clock import now
     from imgtool.model import Image
     from imgtool.stores import Put, would_put
 
@@ -39,7 +40,7 @@ def run(
     puts = [Put(Image(name, target, labels), replace, needs) for name in names_from(names, zero)]
     if dry_run:
         images = c.store().images(c.namespace)
-        tagged = c.failures.for_each(puts, lambda put: would_put(images, put))
+        tagged = c.failures.for_each(puts, lambda put: would_put(images, put, now()))
     else:
         tagged = c.failures.drop(c.store().publish(c.namespace, puts=puts, lease=lease).images)
     c.out.rows(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from imgtool.cli.contents import digest_of
 from imgtool.cli.output import Kind, Row, labels_text
 from imgtool.cli.words import check_choice, names_from, pairs
-from imgtool.clock import format_time, parse_duration, wall
+from imgtool.clock import format_time, now, parse_duration, wall
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
 from imgtool.fieldpaths import merge_labels
@@ -145,7 +145,7 @@ def would_create(leases: LeaseStore, lease: Lease) -> Lease:
     with suppress(NotFound):
         leases.get(lease.id)
         raise AlreadyExists(f"lease '{lease.id}' already exists")
-    return lease
+    return replace(lease, created=now())
 
 
 def would_label(leases: LeaseStore, new: Lease, paths: Sequence[str]) -> Lease:

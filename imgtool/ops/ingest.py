@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
+from imgtool import clock
 from imgtool.errors import AlreadyExists, ImgtoolError, NotFound, from_oserror
 from imgtool.model import Image
 from imgtool.oci.compression import FileSource, Prefixed
@@ -166,6 +167,6 @@ class Ingest:
 
     def _would_put(self, put: Put) -> Image | ImgtoolError:
         try:
-            return would_put(self._store.images(self._ns), put)
+            return would_put(self._store.images(self._ns), put, clock.now())
         except ImgtoolError as error:
             return error

@@ -26,6 +26,7 @@ def here(tmp_path: Path) -> Path:
             writer.commit()
         for name, target in (("a", TARGET), ("b", Descriptor("text/plain", Digest.of(b"b"), 1))):
             store.images("default").create(Image(name, target, {"k": "v"}))
+        store.images("default").create(Image("a2", TARGET))
         store.leases("default").create(Lease("held", {"k": "v"}, {"content": (Digest.of(b"b"),)}))
         for name in ("there", "lost"):
             store.namespaces.create(Namespace(name, {"k": "v"}))
@@ -39,6 +40,7 @@ def told(result: Result) -> tuple[int, bytes, bytes]:
     return result.code, result.stdout, result.stderr
 
 
+@pytest.mark.parametrize("form", ["table", "json"])
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -54,6 +56,8 @@ def told(result: Result) -> tuple[int, bytes, bytes]:
         (["label", "a", LONG], 2),
         (["label", "a", "k="], 0),
         (["tag", "a", "b"], 4),
+        (["tag", "--replace", "a", "b", "c", "a"], 0),
+        (["update", "a", "--rename", "a2"], 4),
         (["tag", "a", "c", "\udcff"], 2),
         (["namespace", "create", "new", "k=v"], 0),
         (["namespace", "create", "new", LONG], 2),
@@ -65,6 +69,7 @@ def told(result: Result) -> tuple[int, bytes, bytes]:
         (["namespace", "label", "there", LONG], 2),
         (["namespace", "label", "lost", "k=w"], 6),
         (["content", "label", TARGET.digest, LONG], 2),
+        (["content", "label", TARGET.digest, "k=v"], 0),
         (["lease", "create", "--id", "new", "-x", "0", "k=v", "gone="], 0),
         (["lease", "create", "--id", "new", "-x", "0", LONG], 0),
         (["lease", "create", "--id", "new", "k=\udcff"], 2),
@@ -89,10 +94,10 @@ def told(result: Result) -> tuple[int, bytes, bytes]:
     ],
 )
 def test_a_dry_run_says_what_the_run_says_and_changes_nothing(
-    here: Path, words: list[str], code: int
+    here: Path, words: list[str], code: int, form: str
 ) -> None:
-    """A script asks first, and then relies on it."""
-    before = tree(here / "store")
+    """A script asks first, and then relies on it, the times of the records among it."""
+    words, before = ["--format", form, *words], tree(here / "store")
     dry = told(run_here([*words, "--dry-run"], here, b""))
     assert tree(here / "store") == before
     assert told(run_here(words, here, b"")) == dry
