@@ -10,8 +10,8 @@
     damaged       exists where `imgtool fsck` need not pass afterwards
 
 `--update-golden` rewrites stdout, stderr, exit and tree-after; `--subprocess` runs real processes.
-Random operation ids are numbered, times that follow the wall clock are masked (`<now>`, `<in 24h>`),
-and the directory in which it all happens is `$PWD`.
+Random operation ids are numbered, ids that leases get are `<id>` where they stand alone, times that follow
+the wall clock are masked (`<now>`, `<in 24h>`), and the directory in which it all happens is `$PWD`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ WORLD = {
 }
 GOLDEN = ("stdout", "stderr", "exit", "tree-after")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z")
+_MADE_UP = re.compile(rb"(?m)^[0-9]{1,9}-[A-Za-z0-9_-]{4}$")  # an id of a lease, as containerd makes it
 _UNSEEN = ("locks", "cache")  # not part of what a store says
 
 
@@ -134,7 +135,7 @@ def play(home: Path, where: Path, run: Runner) -> dict[str, bytes]:
             told = (checked.stdout + checked.stderr).decode(errors="replace")
             raise Mismatch(f"fsck exits {checked.code} afterwards:\n{told}")
     return {
-        "stdout": mask(stdout).replace(os.fsencode(where), b"$PWD"),
+        "stdout": _MADE_UP.sub(b"<id>", mask(stdout)).replace(os.fsencode(where), b"$PWD"),
         "stderr": mask(stderr).replace(os.fsencode(where), b"$PWD"),
         "exit": f"{code}\n".encode() if code else b"",
         "tree-after": b"" if after == before else after,
