@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,8 +23,9 @@ from imgtool.serve.watch import Watch
 if TYPE_CHECKING:
     from typing import Self
 
-WAITING_MAX = 1 << 16
-"""So many events may wait for one subscriber. containerd sets no limit, and its memory is the limit."""
+WAITING_MAX = 1 << 26
+"""So many bytes of events may wait for one subscriber. In containerd only its memory is the limit."""
+_ENVELOPE = 1 << 10  # bytes that one takes, besides what it holds
 
 NEWER = frozenset({"/content/create"})
 """What containerd publishes only since 2.0: a client of 1.x complains of each that it cannot be read."""
@@ -61,20 +62,24 @@ class Subscription:
     def __init__(self, exchange: Exchange, wanted: filters.Filter) -> None:
         self._exchange = exchange
         self._wanted = wanted
-        self._waiting: deque[Envelope] = deque()
+        self._waiting: deque[tuple[Envelope, int]] = deque()
+        self._size = 0  # of what waits
         self._changed = threading.Condition()
         self._is_closed = False
         self._is_behind = False
 
-    def offer(self, envelope: Envelope) -> None:
+    def offer(self, envelope: Envelope, size: int) -> None:
         """Put it into the queue, if it is wanted. Does not wait."""
         if not self._wanted.matches(event_fields(envelope.namespace, envelope.topic, envelope.fields)):
             return
         with self._changed:
-            if len(self._waiting) < WAITING_MAX:
-                self._waiting.append(envelope)
-            else:
+            if self._is_closed:
+                return
+            if self._size + size > WAITING_MAX:
                 self._is_behind = self._is_closed = True
+            else:
+                self._waiting.append((envelope, size))
+                self._size += size
             self._changed.notify()
 
     def close(self) -> None:
@@ -92,13 +97,11 @@ class Subscription:
                     self._changed.wait()
                 if not self._waiting:
                     break
-                envelope = self._waiting.popleft()
+                envelope, size = self._waiting.popleft()
+                self._size -= size
             yield envelope
         if self._is_behind:
-            raise ResourceExhausted(
-                f"subscriber is too slow: {WAITING_MAX} events were waiting, and later ones are lost",
-                hint="subscribe anew",
-            )
+            raise ResourceExhausted("subscriber is too slow: later events are lost", hint="subscribe anew")
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +125,7 @@ class Exchange:
         self._without = without
         self._subscribers: tuple[Subscription, ...] = ()
         self._joining = threading.Lock()
+        self._is_closed = False
         watch.listen(self._happened)
 
     def changed(self, namespace: str) -> None:
@@ -157,9 +161,11 @@ class Exchange:
             InvalidArgument: a filter cannot be parsed.
         """
         subscription = Subscription(self, filters.compile(wanted))
-        self._watch.look()  # what has happened before is not for this one
-        with self._joining:
-            self._subscribers = (*self._subscribers, subscription)
+        with self._watch.caught_up(), self._joining:
+            if not self._is_closed:
+                self._subscribers = (*self._subscribers, subscription)
+                return subscription
+        subscription.close()
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
@@ -168,7 +174,9 @@ class Exchange:
             self._subscribers = tuple(s for s in self._subscribers if s is not subscription)
 
     def close(self) -> None:
-        """End all subscriptions."""
+        """End all subscriptions; those that begin from here on end at once."""
+        with self._joining:
+            self._is_closed = True
         for subscription in self._subscribers:
             subscription.close()
 
@@ -179,8 +187,10 @@ class Exchange:
                     self._tell(Envelope(*event[:3], TYPES[event.topic], None, event.fields))
 
     def _tell(self, envelope: Envelope) -> None:
+        labels = envelope.fields.get("labels") or {}
+        held = sum(len(key) + len(value) for key, value in labels.items()) + len(envelope.value or b"")
         for subscription in self._subscribers:
-            subscription.offer(envelope)
+            subscription.offer(envelope, _ENVELOPE + held)
 
 
 def check_topic(topic: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import cast
 
 from imgtool.disk import DiskStore
@@ -28,7 +28,7 @@ class Watch:
         self._log = log
         self._poll = poll
         self._listeners: list[Callable[[Operation], None]] = []
-        self._looking = threading.Lock()
+        self._lock = threading.Lock()  # held by who looks
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._kept_open = ExitStack()
@@ -49,27 +49,39 @@ class Watch:
 
     def look(self, namespace: str | None = None) -> None:
         """Tell now what has happened so far, there or everywhere. When it returns that has been told."""
-        with self._looking:
-            if self._follower is None or self._stopping.is_set():
-                return
-            for operation in self._follower.poll(namespace):
-                for listener in self._listeners:
-                    listener(operation)
+        with self._lock:
+            self._tell(namespace)
+
+    @contextmanager
+    def caught_up(self) -> Iterator[None]:
+        """Inside, all that has happened before has been told, and nothing more is told meanwhile."""
+        with self._lock:
+            self._tell(None)
+            yield
 
     def stop(self) -> None:
         """End; nothing is told any more when it returns."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
-        with self._looking:
+        with self._lock:
+            self._follower = None
             self._kept_open.close()
 
+    def _tell(self, namespace: str | None) -> None:
+        if self._follower is not None:
+            for operation in self._follower.poll(namespace):
+                for listener in self._listeners:
+                    listener(operation)
+
     def _run(self) -> None:
+        complaint = ""
         while not self._stopping.wait(self._poll):
             try:
                 self.look()
-            except ImgtoolError as error:
-                self._cannot_read(error)
+            except Exception as error:  # the others are to be told what comes
+                if complaint != (complaint := f"events: {type(error).__name__}: {error}"):
+                    self._log.warn(complaint)
 
     def _cannot_read(self, error: ImgtoolError) -> None:
         self._log.warn(f"events: {error.message}")
