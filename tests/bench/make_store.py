@@ -34,14 +34,19 @@ REF_NAME = "org.opencontainers.image.ref.name"
 class Shape(NamedTuple):
     """What a store has.
 
-    `dead`: every so many-th image has been deleted again, 0 for none; `layers`: of each image, of its
-    own; 0 for one that all share; `size`: of each of them.
+    `dead`: every so many-th image is to die, 0 for none: the layout does not name it any more;
+    `layers`: of each image, of its own; 0 for one that all share; `size`: of each of them.
     """
 
     count: int
     dead: int = 0
     layers: int = 0
     size: int = 4096
+
+    def dying(self) -> list[str]:
+        """The names of those."""
+        named = enumerate(images(self._replace(layers=0)))
+        return [image.name for n, (image, _) in named if self.is_dead(n)]
 
     def is_dead(self, number: int) -> bool:
         return bool(self.dead) and number % self.dead == 0
@@ -93,14 +98,11 @@ def fill(store: Store, shape: Shape) -> None:
                     commits[Digest.of(data)] = commit(data, labels if data is manifest else {})
             published = store.publish(NAMESPACE, list(commits.values()), [Put(image) for image, _ in found])
         assert all(isinstance(image, Image) for image in published.images)
-    for n, (image, _) in enumerate(images(shape._replace(layers=0))):
-        if shape.is_dead(n):
-            store.images(NAMESPACE).delete(image.name)
 
 
 def make_layout(path: Path, shape: Shape) -> None:
-    """An OCI layout whose index.json lists the same images, each under its name. The blobs of dead ones
-    are there.
+    """An OCI layout whose index.json lists the same images, each under its name. Of dead ones there are
+    only the blobs.
     """
     blobs = path / "blobs" / "sha256"
     blobs.mkdir(parents=True)

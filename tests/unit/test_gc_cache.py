@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from imgtool.digest import Digest
 from imgtool.disk import DiskStore, cache, codec, engine, open_store, read
 from imgtool.errors import DataLoss
 from imgtool.memory import MemoryStore
@@ -55,7 +56,7 @@ def read_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return opened
 
 
-def image(store: Store, name: str) -> set[str]:
+def image(store: Store, name: str) -> set[Digest]:
     config, layer = add(store, f"config of {name}".encode()), add(store, f"layer of {name}".encode())
     top = add(store, manifest(config, layer))
     tag(store, name, top, "application/vnd.oci.image.manifest.v1+json")
