@@ -62,9 +62,8 @@ def check_ref(ref: object) -> str:
     return _check_text(ref, "ref", _REF_MAX)
 
 
-def check_resource(type: str, id: str) -> str:
-    """`id` if a lease can hold such a thing: `content` by its digest, `ingests` by their refs, `images` by
-    their names, `snapshots/SNAPSHOTTER` by their keys. Nothing need be there.
+def check_resource_type(type: str) -> str:
+    """`type` if a lease can hold such things: `content`, `ingests`, `images`, `snapshots/SNAPSHOTTER`.
 
     Raises:
         InvalidArgument: it cannot.
@@ -79,7 +78,17 @@ def check_resource(type: str, id: str) -> str:
             f"a lease holds nothing of type '{type[:80]}'",
             hint="types are content, ingests, images and snapshots/SNAPSHOTTER",
         )
-    if type == "content":
+    return type
+
+
+def check_resource(type: str, id: str) -> str:
+    """`id` if a lease can hold such a thing: `content` by its digest, `ingests` by their refs, `images` by
+    their names, `snapshots/SNAPSHOTTER` by their keys. Nothing need be there.
+
+    Raises:
+        InvalidArgument: it cannot.
+    """
+    if check_resource_type(type) == "content":
         from imgtool.digest import Digest
 
         return Digest.parse(id)

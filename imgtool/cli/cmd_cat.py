@@ -18,4 +18,4 @@ def run(
     """
     from imgtool.cli.contents import cat, digest_of
 
-    cat(c, words, lambda word: digest_of(c, word), zero=zero)
+    cat(c, words, lambda word: digest_of(c, word), what="name or digest", zero=zero)

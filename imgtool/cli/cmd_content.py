@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def run_list(
     c: Context,
     filters: o.FilterArguments,
+    all_namespaces: o.AllNamespaces = False,
     no_trunc: o.NoTrunc = False,
     bytes: o.Bytes = False,
     zero: o.Zero = False,
@@ -23,11 +24,10 @@ def run_list(
     """List content: what the namespace has a record of."""
     from imgtool.cli import contents
 
-    found = c.store().content(c.namespace).list(*filters, on_error=c.failures.add)
     c.out.rows(
         contents.CONTENT,
-        (contents.row(c.namespace, info) for info in found),
-        contents.columns(whole=no_trunc, exact=bytes),
+        contents.listed(c, filters, all_namespaces=all_namespaces),
+        contents.columns(whole=no_trunc, exact=bytes, namespaces=all_namespaces),
         zero=zero,
     )
 
@@ -36,10 +36,10 @@ def run_info(c: Context, digests: o.Digests, bytes: o.Bytes = False, zero: o.Zer
     """Show the records of content, with whole digests and all labels."""
     from imgtool.cli import contents
     from imgtool.cli.words import names_from
-    from imgtool.digest import Digest
 
     content = c.store().content(c.namespace)
-    found = c.failures.for_each(names_from(digests, zero), lambda word: content.info(Digest.parse(word)))
+    words = names_from(digests, zero, "digest")
+    found = c.failures.for_each(words, lambda word: content.info(contents.parse_digest(word)))
     c.out.rows(
         contents.CONTENT,
         (contents.row(c.namespace, info) for info in found),
@@ -52,10 +52,9 @@ def run_get(c: Context, digests: o.Digests, zero: o.Zero = False) -> None:
     """Write the bytes of content to stdout. They are hashed on the way: where they are damaged the
     exit status is 6.
     """
-    from imgtool.cli.contents import cat
-    from imgtool.digest import Digest
+    from imgtool.cli.contents import cat, parse_digest
 
-    cat(c, digests, Digest.parse, zero=zero)
+    cat(c, digests, parse_digest, what="digest", zero=zero)
 
 
 def run_ingest(
@@ -115,7 +114,6 @@ def run_label(
     from imgtool.cli.images import LABELS_ONLY
     from imgtool.cli.words import label_paths
     from imgtool.clock import now
-    from imgtool.digest import Digest
     from imgtool.fieldpaths import merge_labels
     from imgtool.names import check_labels
 
@@ -123,7 +121,7 @@ def run_label(
     paths, new = label_paths(labels, replace_all)
     check_labels(new)
     content = c.store().content(c.namespace)
-    info = content.info(Digest.parse(digest))
+    info = content.info(contents.parse_digest(digest))
     if dry_run:
         labels_ = merge_labels(info.labels, new, paths, f"content '{digest}'")
         info = info._replace(labels=labels_, updated=now())
@@ -142,15 +140,14 @@ def run_rm(
     """Remove content from the namespace, whatever refers to it, and print the digests. The bytes go
     with a later gc, if no other namespace has them.
     """
-    from imgtool.cli.contents import DIGEST_ONLY, DIGESTS
+    from imgtool.cli.contents import DIGEST_ONLY, DIGESTS, parse_digest
     from imgtool.cli.words import names_from
-    from imgtool.digest import Digest
     from imgtool.errors import NotFound
 
     content = c.store().content(c.namespace)
 
     def remove(word: str) -> Row:
-        digest = Digest.parse(word)
+        digest = parse_digest(word)
         if dry_run:
             content.info(digest)
         else:
@@ -158,7 +155,7 @@ def run_rm(
         return {"namespace": c.namespace, "digest": digest}
 
     removed = c.failures.for_each(
-        names_from(digests, zero), remove, ignore=NotFound if ignore_missing else None
+        names_from(digests, zero, "digest"), remove, ignore=NotFound if ignore_missing else None
     )
     c.out.rows(DIGESTS, removed, DIGEST_ONLY, zero=zero, header=False)
 
@@ -197,5 +194,7 @@ def run_abort(
             content.abort(ref)
         return {"namespace": c.namespace, "ref": ref}
 
-    dropped = c.failures.for_each(names_from(refs, zero), abort, ignore=NotFound if ignore_missing else None)
+    dropped = c.failures.for_each(
+        names_from(refs, zero, "ref"), abort, ignore=NotFound if ignore_missing else None
+    )
     c.out.rows(REFS, dropped, REF_ONLY, zero=zero, header=False)

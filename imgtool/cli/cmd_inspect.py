@@ -22,7 +22,7 @@ def run(
     from imgtool.cli import inspection
     from imgtool.cli.words import names_from
 
-    names = names_from(words, zero)
+    names = names_from(words, zero, "name or digest")
     if raw:
         inspection.show_raw(c, names)
     else:

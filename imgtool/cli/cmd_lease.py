@@ -34,16 +34,19 @@ Type = Annotated[
 
 
 def run_list(
-    c: Context, filters: o.FilterArguments, no_trunc: o.NoTrunc = False, zero: o.Zero = False
+    c: Context,
+    filters: o.FilterArguments,
+    all_namespaces: o.AllNamespaces = False,
+    no_trunc: o.NoTrunc = False,
+    zero: o.Zero = False,
 ) -> None:
     """List leases. One whose time is up is there until gc."""
     from imgtool.cli import leases as view
 
-    found = c.store().leases(c.namespace).list(*filters, on_error=c.failures.add)
     c.out.rows(
         view.LEASES,
-        (view.row(c.namespace, lease) for lease in found),
-        view.columns(whole=no_trunc),
+        view.listed(c, filters, all_namespaces=all_namespaces),
+        view.columns(whole=no_trunc, namespaces=all_namespaces),
         zero=zero,
     )
 
@@ -142,8 +145,11 @@ def run_resources(
 
     from imgtool.cli import leases as view
     from imgtool.cli.words import names_from
+    from imgtool.names import check_resource_type
 
-    found = c.failures.for_each(names_from(ids, zero), c.store().leases(c.namespace).get)
+    if type is not None:
+        check_resource_type(type)
+    found = c.failures.for_each(names_from(ids, zero, "id"), c.store().leases(c.namespace).get)
     rows = chain.from_iterable(view.resource_rows(c.namespace, lease, type) for lease in found)
     c.out.rows(view.RESOURCES, rows, view.RESOURCE_COLUMNS, zero=zero)
 

@@ -33,14 +33,16 @@ def run_list(c: Context, filters: o.FilterArguments, zero: o.Zero = False) -> No
     )
 
 
-def run_create(c: Context, name: o.Name, labels: o.LabelArguments, dry_run: o.DryRun = False) -> None:
+def run_create(
+    c: Context, name: o.Name, words: o.LabelArguments, labels: o.Labels, dry_run: o.DryRun = False
+) -> None:
     """Create a namespace, and print its name."""
     from imgtool.cli.changes import would_create
     from imgtool.model import Namespace
 
     c.out.check(_NAMESPACES)
     namespaces = c.store().namespaces
-    new = Namespace(name, pairs(labels))
+    new = Namespace(name, pairs([*labels, *words]))
     new = would_create(namespaces, new) if dry_run else namespaces.create(new)
     c.out.rows(_NAMESPACES, [_row(new)], _NAME_ONLY, header=False)
 

@@ -29,5 +29,5 @@ def run(
     from imgtool.cli.drawing import show
     from imgtool.cli.words import names_from
 
-    names = names_from(words, zero)
+    names = names_from(words, zero, "name or digest")
     show(c, names, referrers=not no_referrers, whole=no_trunc, exact=bytes, ascii=ascii, zero=zero)

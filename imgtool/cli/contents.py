@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from imgtool.cli.output import Kind, Row, labels_text, short, size_text
+from imgtool.cli.output import NAMESPACE, NEVER, Kind, Row, labels_text, short, size_text
 from imgtool.cli.words import names_from
 from imgtool.clock import format_time
 from imgtool.digest import Digest, new_hasher
@@ -44,14 +44,23 @@ def row(namespace: str, info: ContentInfo) -> dict[str, Any]:
     }
 
 
-def columns(*, whole: bool, exact: bool) -> Mapping[str, Callable[[Row], str]]:
+def listed(c: Context, filters: Sequence[str], *, all_namespaces: bool) -> Iterator[Row]:
+    """The rows of the content that matches, by namespace and digest. What cannot be read is reported."""
+    for namespace in c.namespaces(all_namespaces):
+        for info in c.store().content(namespace).list(*filters, on_error=c.failures.add):
+            yield row(namespace, info)
+
+
+def columns(*, whole: bool, exact: bool, namespaces: bool = False) -> Mapping[str, Callable[[Row], str]]:
     """The table of content: ctr's columns, with the time instead of the age.
 
     Args:
         whole: digests and labels are not cut.
         exact: sizes in bytes.
+        namespaces: with a first column for the namespace.
     """
     return {
+        **(NAMESPACE if namespaces else {}),
         "DIGEST": lambda r: short(r["digest"], whole=whole),
         "SIZE": lambda r: size_text(r["size"], exact=exact),
         "CREATED": itemgetter("created"),
@@ -83,7 +92,7 @@ def write_columns(*, exact: bool) -> Mapping[str, Callable[[Row], str]]:
         "REF": itemgetter("ref"),
         "SIZE": lambda r: size_text(r["offset"], exact=exact),
         "STARTED": itemgetter("started"),
-        "EXPIRES": lambda r: r["expires"] or "",
+        "EXPIRES": lambda r: r["expires"] or NEVER,
     }
 
 
@@ -99,16 +108,30 @@ def digest_of(c: Context, word: str) -> Digest:
         return c.store().images(c.namespace).get(word).target.digest
 
 
-def cat(c: Context, words: Sequence[str], find: Callable[[str], Digest], *, zero: bool) -> None:
+def parse_digest(word: str) -> Digest:
+    """The digest that `word` is.
+
+    Raises:
+        InvalidArgument: it is none. Whoever means an image is told how to go on.
+    """
+    try:
+        return Digest.parse(word)
+    except InvalidArgument as error:
+        ways = [*([error.hint] if error.hint else []), "imgtool resolve tells the digest of an image"]
+        raise InvalidArgument(error.message, hint="; ".join(ways)) from None
+
+
+def cat(c: Context, words: Sequence[str], find: Callable[[str], Digest], *, what: str, zero: bool) -> None:
     """Write content to stdout, one after the other, past what fails.
 
     Args:
         words: as on the command line; `-` reads further ones from stdin.
         find: from a word to its digest.
+        what: what a word is.
         zero: those on stdin end with NUL.
     """
     content = c.store().content(c.namespace)
-    for _ in c.failures.for_each(names_from(words, zero), lambda word: _cat(c, content, find(word))):
+    for _ in c.failures.for_each(names_from(words, zero, what), lambda word: _cat(c, content, find(word))):
         pass
 
 

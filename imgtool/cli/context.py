@@ -74,6 +74,14 @@ class Context:
             self._store = open_store(self.root, lock_timeout=self.lock_timeout, warn=self.failures.warn)
         return self._store
 
+    def namespaces(self, all: bool) -> list[str]:
+        """The namespace; with `all` every one that the store has, past records that cannot be read, which
+        are reported.
+        """
+        if not all:
+            return [self.namespace]
+        return [found.name for found in self.store().namespaces.list(on_error=self.failures.add)]
+
     def close(self) -> None:
         """Let go of the store: temporary files go."""
         if self._store is not None:

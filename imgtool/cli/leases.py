@@ -8,14 +8,14 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from imgtool.cli.contents import digest_of
-from imgtool.cli.output import Kind, Row, labels_text
+from imgtool.cli.output import NAMESPACE, NEVER, Kind, Row, labels_text
 from imgtool.cli.words import check_choice, names_from, pairs
 from imgtool.clock import format_time, now, parse_duration, wall
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
 from imgtool.fieldpaths import merge_labels
 from imgtool.model import replace, without_empty
-from imgtool.names import EXPIRE, check_labels, check_resource
+from imgtool.names import EXPIRE, check_labels, check_name, check_resource_type
 from imgtool.ops.hold import HELD_FOR, expires, require_lease
 
 if TYPE_CHECKING:
@@ -48,17 +48,26 @@ def row(namespace: str, lease: Lease) -> dict[str, Any]:
     }
 
 
-def columns(*, whole: bool) -> Mapping[str, Callable[[Row], str]]:
+def listed(c: Context, filters: Sequence[str], *, all_namespaces: bool) -> Iterator[Row]:
+    """The rows of the leases that match, by namespace and id. What cannot be read is reported."""
+    for namespace in c.namespaces(all_namespaces):
+        for lease in c.store().leases(namespace).list(*filters, on_error=c.failures.add):
+            yield row(namespace, lease)
+
+
+def columns(*, whole: bool, namespaces: bool) -> Mapping[str, Callable[[Row], str]]:
     """The table of leases: ctr's columns, and between them when each ends and how much it holds. Labels
     are those besides the one that tells the end.
 
     Args:
         whole: labels are not cut.
+        namespaces: with a first column for the namespace.
     """
     return {
+        **(NAMESPACE if namespaces else {}),
         "ID": itemgetter("id"),
         "CREATED AT": itemgetter("created"),
-        "EXPIRES": lambda r: r["expires"] or "never",
+        "EXPIRES": lambda r: r["expires"] or NEVER,
         "RESOURCES": lambda r: str(sum(map(len, r["resources"].values()))),
         "LABELS": lambda r: labels_text(_besides_end(r), whole=whole),
     }
@@ -171,7 +180,7 @@ def selected(
     check_choice(words, filters, all, "lease")
     if filters or all:
         return [lease.id for lease in leases.list(*filters, on_error=c.failures.add)]
-    return names_from(words, zero)
+    return names_from(words, zero, "id")
 
 
 def remove(leases: LeaseStore, id: str, *, dry_run: bool) -> None:
@@ -192,14 +201,17 @@ def add(c: Context, id: str, type: str, words: Sequence[str], *, zero: bool, dry
     there.
 
     Raises:
+        InvalidArgument: a lease holds nothing of that type.
         NotFound: there is no such lease, or its time is up.
     """
+    check_resource_type(type)
     leases = c.store().leases(c.namespace)
     require_lease(leases, id)
-    found = list(c.failures.for_each(names_from(words, zero), lambda word: _present(c, type, word)))
+    words = names_from(words, zero, "resource")
+    found = list(c.failures.for_each(words, lambda word: _present(c, type, word)))
     if found and not dry_run:
         leases.add(id, type, *found, needs=[x for x in found if isinstance(x, Digest)])
-    return [resource_row(c.namespace, id, type, resource) for resource in dict.fromkeys(found)]
+    return [resource_row(c.namespace, id, type, resource) for resource in found]
 
 
 def drop(
@@ -214,23 +226,35 @@ def drop(
 ) -> list[Row]:
     """Make a lease let go of what `words` mean, past what it does not hold.
 
+    Args:
+        ignore_missing: what it does not hold is no failure; a name of which nobody knows what it means is.
+
     Raises:
+        InvalidArgument: a lease holds nothing of that type.
         NotFound: there is no such lease.
     """
+    check_resource_type(type)
     leases = c.store().leases(c.namespace)
     held = leases.get(id).resources.get(type, ())
 
     def one(word: str) -> str:
-        resource = word if word in held or type != "content" else digest_of(c, word)
+        try:
+            resource = word if word in held or type != "content" else digest_of(c, word)
+        except NotFound as error:
+            raise NotFound(f"nothing to drop from lease '{id}': {error.message}") from None
         if resource not in held:
-            raise NotFound(f"lease '{id}' does not hold {type} '{word}'")
+            raise _NotHeld(f"lease '{id}' does not hold {type} '{word}'")
         return resource
 
-    ignored = NotFound if ignore_missing else None
-    found = list(c.failures.for_each(names_from(words, zero), one, ignore=ignored))
+    ignored = _NotHeld if ignore_missing else None
+    found = list(c.failures.for_each(names_from(words, zero, "resource"), one, ignore=ignored))
     if found and not dry_run:
         leases.remove(id, type, *found)
-    return [resource_row(c.namespace, id, type, resource) for resource in dict.fromkeys(found)]
+    return [resource_row(c.namespace, id, type, resource) for resource in found]
+
+
+class _NotHeld(NotFound):
+    """A lease does not hold what it is to let go of."""
 
 
 def _present(c: Context, type: str, word: str) -> str:
@@ -246,4 +270,4 @@ def _present(c: Context, type: str, word: str) -> str:
         return store.content(c.namespace).status(word).ref
     if type == "images":
         return store.images(c.namespace).get(word).name
-    return check_resource(type, word)
+    return check_name(word, "lease resource")

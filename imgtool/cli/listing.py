@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from imgtool.cli.images import IMAGES, row, steady
-from imgtool.cli.output import Row, labels_text, short, size_text
+from imgtool.cli.output import NAMESPACE, Row, labels_text, short, size_text
 from imgtool.cli.words import names_from
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, NotFound
 
@@ -101,11 +101,7 @@ def listed(
 def _found(c: Context, filters: Sequence[str], all_namespaces: bool) -> Iterator[tuple[_Looker, Image]]:
     """The images that match, by namespace and name, each with what tells more of it."""
     store, report = c.store(), c.failures.add
-    if all_namespaces:
-        namespaces = [ns.name for ns in store.namespaces.list(on_error=report)]
-    else:
-        namespaces = [c.namespace]
-    for namespace in namespaces:
+    for namespace in c.namespaces(all_namespaces):
         looker = _Looker(c, namespace, filters)
         for image in store.images(namespace).list(*filters, on_error=report):
             yield looker, image
@@ -195,8 +191,8 @@ def columns(
         exact: sizes in bytes.
         namespaces: with a first column for the namespace.
     """
-    table: dict[str, Callable[[Row], str]] = {"NAMESPACE": itemgetter("namespace")} if namespaces else {}
-    return table | {
+    return {
+        **(NAMESPACE if namespaces else {}),
         "REF": itemgetter("name"),
         "TYPE": lambda r: str(r["target"]["mediaType"]),
         "DIGEST": lambda r: short(r["target"]["digest"], whole=whole),

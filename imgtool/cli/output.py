@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 """A row as in JSON."""
 
+NAMESPACE: Mapping[str, Callable[[Row], str]] = {"NAMESPACE": lambda r: str(r["namespace"])}
+"""The first column of a table of several namespaces."""
+NEVER = "never"
+"""In the place of a time that does not come."""
 FORMATS = ("table", "json", "jsonl")
 _STDOUT = 1
 

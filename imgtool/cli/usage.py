@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from imgtool.ops.usage import Part, Survey
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
 
-_USAGE = Kind("usage", ("kind", "namespace", "name", "unique", "shared", "total"))
+_USAGES = Kind("usages", ("kind", "namespace", "name", "unique", "shared", "total"))
 
 
 def show(
@@ -55,17 +56,17 @@ def show(
         if names is None and c.out.shows("total", zero=zero) and (c.json or c.format == "table"):
             yield from _store(c, survey)
 
-    c.out.rows(_USAGE, rows(), _columns(exact=exact), zero=zero)
+    c.out.rows(_USAGES, rows(), _columns(exact=exact), zero=zero)
 
 
 def _named(c: Context, parts: Sequence[Part], names: Sequence[str], by: str) -> Iterable[Part]:
-    """Those of `parts` that have one of `names`; a name that none has is reported."""
+    """Those of `parts` that have one of `names`, as often as it is given; one that none has is reported."""
     there = {part.name for part in parts}
-    for name in dict.fromkeys(names):
+    for name in names:
         if name not in there:
             c.failures.add(NotFound(f"{by} '{name}' not found"))
-    wanted = set(names)
-    return [part for part in parts if part.name in wanted]
+    wanted = Counter(names)
+    return [part for part in parts for _ in range(wanted[part.name])]
 
 
 def _store(c: Context, survey: Survey) -> Iterator[Row]:

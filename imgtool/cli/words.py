@@ -47,15 +47,18 @@ def check_choice(words: Sequence[str], filters: Sequence[str], all: bool, what: 
         raise InvalidArgument("names, --filter and --all exclude each other")
 
 
-def names_from(words: Sequence[str], zero: bool = False) -> list[str]:
+def names_from(words: Sequence[str], zero: bool = False, what: str = "name") -> list[str]:
     """The names given as arguments; in the place of `-` those on stdin, one a line, or each ended
     by NUL. stdin is read to its end before the first name is used.
+
+    Args:
+        what: what they are, for the message.
 
     Raises:
         InvalidArgument: there are no arguments.
     """
     if not words:
-        raise InvalidArgument("no name is given", hint="- reads names from stdin")
+        raise InvalidArgument(f"no {what} is given", hint="- reads stdin")
     names: list[str] = []
     for word in words:
         names += read_names("-", zero) if word == "-" else [word]

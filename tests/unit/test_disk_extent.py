@@ -33,7 +33,7 @@ def test_du_agrees_with_find(tmp_path: Path) -> None:
     dead = root / "tmp/0123456789abcdef"
     dead.mkdir(mode=0o700)
     (dead / "left").write_bytes(b"by a process that is gone")
-    told = json.loads(run_here(["du", "--format", "json"], tmp_path, b"").stdout)["usage"]
+    told = json.loads(run_here(["du", "--format", "json"], tmp_path, b"").stdout)["usages"]
     totals = {row["name"]: row["total"] for row in told if row["kind"] == "store"}
     assert totals["objects"] == found(root, "objects") == len(b"keptgarbage")
     assert totals["images"] + totals["held"] + totals["garbage"] == totals["objects"]
