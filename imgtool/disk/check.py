@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from imgtool.digest import Digest, new_hasher
 from imgtool.disk import atomic, check_log, codec, ingests, read, settings
 from imgtool.disk.engine import CONTENT, IMAGE, LEASE, NAMESPACE, Kind
-from imgtool.disk.layout import SUFFIX, Layout, base, ingest_key, inside, is_record
+from imgtool.disk.layout import SUFFIX, Layout, base, ingest_key, inside, is_branch, is_record
 from imgtool.errors import DataLoss, ImgtoolError, from_oserror
 from imgtool.model import ContentInfo
 from imgtool.names import check_namespace, name_of_file
@@ -366,11 +366,11 @@ class Files:
         yield from ((directory, problem) for problem in problems)
         for algorithm in algorithms:
             above = inside(directory, algorithm)
-            prefixes, problems = self._scan(above, or_stray=True)
+            prefixes, problems = self._scan(above, or_stray=not is_branch(algorithm))
             yield from ((above, problem) for problem in problems)
             for prefix in prefixes:
                 deep = inside(above, prefix)
-                rests, problems = self._scan(deep, or_stray=True)
+                rests, problems = self._scan(deep, or_stray=not is_branch(prefix))
                 yield from ((deep, problem) for problem in problems)
                 yield from ((inside(deep, rest), f"{algorithm}:{prefix}{rest}") for rest in rests)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from imgtool.digest import BLAKE3, Digest
+import re
+
+from imgtool.digest import ALGORITHMS, BLAKE3, Digest
 from imgtool.names import file_name
 
 SUFFIX = ".toml"
+
+_BRANCH = re.compile(rf"{'|'.join(ALGORITHMS)}|[0-9a-f]{{2}}")
 
 
 class Layout:
@@ -71,6 +75,11 @@ def _fan_out(digest: Digest) -> str:
 def is_record(entry: str) -> bool:
     """Whether a file among records is one, by its name: what begins with a dot is another program's."""
     return entry.endswith(SUFFIX) and not entry.startswith(".")
+
+
+def is_branch(entry: str) -> bool:
+    """Whether a directory between the records or objects may be called so: an algorithm, or two digits."""
+    return _BRANCH.fullmatch(entry) is not None
 
 
 def inside(directory: str, entry: str) -> str:

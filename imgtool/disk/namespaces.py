@@ -51,7 +51,7 @@ class DiskNamespaces:
         stays, or where it is not ours.
         """
         try:
-            if read.is_directory(self._engine.layout.namespace(check_namespace(name)), or_file=True):
+            if read.is_directory(self._engine.layout.namespace(check_namespace(name))):
                 return self.get(name)
             return None
         except InvalidArgument:

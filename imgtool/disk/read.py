@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from imgtool.disk.layout import inside, parent
+from imgtool.disk.layout import base, inside, is_branch, parent
 from imgtool.errors import DataLoss, from_oserror
 
 # A scan may miss entries that exist all along while others are renamed over (seen on btrfs and tmpfs).
@@ -89,14 +89,14 @@ def read_fd(fd: int, count: int, step: int | None = None) -> bytes:
     return b"".join(parts)
 
 
-def entries(directory: str, *, or_file: bool = False) -> list[str]:
+def entries(directory: str) -> list[str]:
     """The names in a directory, in byte order; none where it is absent. Scans until two scans agree,
     five times at most, and takes their union.
 
-    Args, Raises:
-        as `is_directory`.
+    Raises:
+        DataLoss: as `is_directory`.
     """
-    if not is_directory(directory, or_file=or_file):
+    if not is_directory(directory):
         return []
     seen = _scan(directory)
     for _ in range(_SCANS_MAX - 1):
@@ -107,14 +107,27 @@ def entries(directory: str, *, or_file: bool = False) -> list[str]:
     return sorted(seen, key=os.fsencode)
 
 
+def branch(directory: str) -> list[str]:
+    """As `entries`, of what lies between the records or objects. A file that no directory would be called
+    like is not ours, and nothing is in it.
+
+    Raises:
+        DataLoss: it is a file that has a directory's name: what was in there cannot be told.
+    """
+    return entries(directory) if is_branch(base(directory)) or is_directory(directory, or_file=True) else []
+
+
 def walk_fan_out(directory: str) -> Iterator[tuple[str, str]]:
     """Each file below `directory/<algorithm>/<2 hex>/`, as its path and `algorithm:hex…`, in order.
     What does not lie at that depth is not ours, and left out.
+
+    Raises:
+        DataLoss: as `branch`.
     """
     for algorithm in entries(directory):
-        for prefix in entries(inside(directory, algorithm), or_file=True):
+        for prefix in branch(inside(directory, algorithm)):
             deep = inside(inside(directory, algorithm), prefix)
-            for rest in entries(deep, or_file=True):
+            for rest in branch(deep):
                 yield inside(deep, rest), f"{algorithm}:{prefix}{rest}"
 
 
@@ -138,14 +151,21 @@ def is_directory(path: str, *, or_file: bool = False) -> bool:
     if stat.S_ISLNK(mode):
         raise DataLoss(f"'{path}' is a symbolic link, expected a directory")
     if not (stat.S_ISDIR(mode) or or_file):
-        raise DataLoss(f"'{path}' is a file, expected a directory")
+        raise _file(path)
     return stat.S_ISDIR(mode)
 
 
 def _not_below(path: str) -> DataLoss:
     while not os.path.lexists(path):
         path = parent(path)
-    return DataLoss(f"'{path}' is a file, expected a directory")
+    return _file(path)
+
+
+def _file(path: str) -> DataLoss:
+    return DataLoss(
+        f"'{path}' is a file, expected a directory",
+        hint="put back the directory; or if there was none, move the file out of the store",
+    )
 
 
 def _scan(directory: str) -> set[str]:

@@ -116,7 +116,7 @@ def _directories(directory: str) -> Iterator[tuple[str, str]]:
     """The directories `<algorithm>/<2 hex>` below `directory`, and how the digests in them begin."""
     for algorithm in read.entries(directory):
         above = inside(directory, algorithm)
-        for prefix in read.entries(above, or_file=True):
+        for prefix in read.branch(above):
             yield inside(above, prefix), f"{algorithm}:{prefix}"
 
 
@@ -125,7 +125,7 @@ def _records(
 ) -> tuple[list[ContentInfo], bool]:
     found: list[ContentInfo] = []
     is_whole = True
-    for entry in read.entries(directory, or_file=True):
+    for entry in read.branch(directory):
         if not is_record(entry):
             continue
         try:
@@ -151,7 +151,7 @@ def _recorded(text: str) -> Digest:
 
 def _objects(directory: str, start: str) -> tuple[dict[Digest, int], bool]:
     found: dict[Digest, int] = {}
-    names = read.entries(directory, or_file=True)
+    names = read.branch(directory)
     if not names:
         return found, True
     try:

@@ -259,6 +259,63 @@ def test_a_file_where_a_directory_must_be_is_a_loss_and_not_an_empty_directory(
                 list(store.images(NS).list())
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "namespaces/default",
+        "namespaces/default/content/sha256",
+        "namespaces/default/content/sha256/2c",
+        "objects/sha256",
+        "objects/sha256/2c",
+        "namespaces/stray",
+        "namespaces/stray.txt",
+        "namespaces/default/content/blake3",
+        "namespaces/default/content/sha256/e0",
+        "objects/sha512",
+    ],
+)
+def test_a_file_that_may_have_taken_the_place_of_a_directory_stops_gc(root: Path, name: str) -> None:
+    """Nobody can tell what was in there. Of an algorithm without content there is no directory, but neither
+    can there be a file.
+    """
+    if (root / name).exists():
+        shutil.move(root / name, root / "moved")
+    (root / name).write_bytes(b"")
+    before = tree(root)
+    with open_store(str(root)) as store:
+        for dry_run in (True, False):
+            with pytest.raises(DataLoss, match=f"{name}' is a file, expected a directory") as raised:
+                gc.collect(store, dry_run=dry_run)
+            assert raised.value.hint
+    assert tree(root) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "namespaces/.DS_Store",
+        "namespaces/read me",
+        "namespaces/default/content/.DS_Store",
+        "namespaces/default/content/sha256/.DS_Store",
+        "namespaces/default/content/sha256/E0",
+        "namespaces/default/content/sha256/e0~",
+        "objects/README",
+        "objects/sha256/.nfs0001",
+    ],
+)
+def test_a_file_that_no_directory_would_be_called_like_is_passed_over(root: Path, name: str) -> None:
+    """File managers and network file systems leave such behind; gc does its work, and is not due for it."""
+    (root / name).write_bytes(b"not ours")
+    with open_store(str(root)) as store:
+        with store.content(NS).stage(algorithm="blake3") as writer:
+            writer.write(b"garbage")
+            writer.commit()
+        assert gc.collect(store).objects
+        assert list(store.since_gc()) == []
+        assert list(store.namespaces.list())
+    assert (root / name).read_bytes() == b"not ours"
+
+
 def test_a_link_among_the_ingests_is_neither_entered_nor_removed(root: Path, home: Path) -> None:
     """gc removes directories there that hold no ref.toml: a link to one must not count."""
     with open_store(str(root)) as store:

@@ -339,6 +339,27 @@ def test_a_directory_that_is_a_link_is_an_error(store: DiskStore, root: Path, pl
     assert told in problems(root)
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "namespaces/stray",
+        "namespaces/default/content/sha256",
+        "namespaces/default/content/sha256/2c",
+        "namespaces/default/content/sha256/e0",
+        "objects/sha256",
+        "objects/sha256/2c",
+        "objects/blake3",
+    ],
+)
+def test_a_file_called_like_a_directory_is_an_error(store: DiskStore, root: Path, place: str) -> None:
+    """gc does not run beside it: what was in the directory may be lost to the store."""
+    put(store, "app", b"hello")
+    if (root / place).exists():
+        (root / place).rename(root.with_name("elsewhere"))
+    (root / place).write_bytes(b"")
+    assert Problem(ERROR, "file", "", place, "is a file, expected a directory") in problems(root)
+
+
 def test_an_object_that_the_disk_cannot_read_is_an_error_and_the_rest_is_checked(
     store: DiskStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
