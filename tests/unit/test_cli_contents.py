@@ -32,7 +32,7 @@ def shown_on_a_terminal(
     c = Context()
     with os.fdopen(leader, "rb", 0) as seen, os.fdopen(follower, "w") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
-        contents.cat(c, digests, Digest.parse, zero=False)
+        contents.cat(c, digests, Digest.parse, what="digest", zero=False)
         terminal.flush()
         shown = b""
         while not shown.endswith(last):
