@@ -40,7 +40,15 @@ from imgtool.model import (
     replace,
     without_empty,
 )
-from imgtool.names import EXPIRE, check_labels, check_name, check_namespace, check_ref, check_resource
+from imgtool.names import (
+    EXPIRE,
+    check_labels,
+    check_name,
+    check_namespace,
+    check_ref,
+    check_resource,
+    is_past,
+)
 from imgtool.stores import (
     Commit,
     ContentStore,
@@ -219,7 +227,7 @@ class MemoryStore:
             for ref, ingest in space.ingests.items()
             if not ingest.busy
             and (namespace, ref) not in held
-            and (ingest.expires is None or ingest.expires <= clock.wall())
+            and (ingest.expires is None or is_past(ingest.expires, clock.wall()))
         ]
 
     def remembering(self, *, keep: bool = False) -> AbstractContextManager[None]:

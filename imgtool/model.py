@@ -95,7 +95,7 @@ class IngestStatus(NamedTuple):
     total: int  # bytes expected, 0 if not said
     started: int
     updated: int
-    expires: int | None = None  # gc takes it from then on; None: held by a lease
+    expires: int | None = None  # gc takes it after that; None: held by a lease
     expected: Digest | None = None
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from imgtool.clock import parse_time
 from imgtool.errors import InvalidArgument
 
 DEFAULT_NAMESPACE = "default"
 EXPIRE = "containerd.io/gc.expire"
-"""The label of a lease or an image that tells, in RFC 3339, from when on gc may remove it."""
+"""The label of a lease or an image that tells, in RFC 3339, after what time gc may remove it."""
 SHAREABLE = "containerd.io/namespace.shareable"
 """The label of a namespace that lends its content to others where it is `true`, whatever the settings."""
 
@@ -112,6 +113,34 @@ def check_labels(labels: Mapping[str, str], *, limited: bool = True) -> None:
             raise InvalidArgument(
                 f"label '{key[:64]}' has {size} bytes with its value, at most {_LABEL_MAX} fit"
             )
+
+
+def expiry(labels: Mapping[str, str]) -> int | None:
+    """When the lease or image with these labels expires, in nanoseconds of the wall clock; None if never,
+    which is also what a time means that cannot be read, as in containerd.
+    """
+    text = labels.get(EXPIRE)
+    if text is None:
+        return None
+    try:
+        return parse_time(text)
+    except InvalidArgument:
+        return None
+
+
+def is_expired(labels: Mapping[str, str], now: int) -> bool:
+    """Whether the lease or image with these labels has expired."""
+    return is_past(expiry(labels), now)
+
+
+def is_past(end: int | None, now: int) -> bool:
+    """Whether the time of something is up: after its end, as in containerd, and not yet in that moment.
+
+    Args:
+        end: in nanoseconds of the wall clock; None: never.
+        now: likewise.
+    """
+    return end is not None and end < now
 
 
 def file_name(name: str) -> str:

@@ -24,6 +24,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, ImgtoolError, NotFound
 from imgtool.model import (
@@ -37,6 +38,7 @@ from imgtool.model import (
     Settings,
     check_image,
 )
+from imgtool.names import expiry, is_past
 
 if TYPE_CHECKING:
     from typing import Self
@@ -471,6 +473,20 @@ def would_put(images: ImageStore, put: Put, now: int) -> Image:
         return put.over(None)._replace(created=now, updated=now)
     new = put.over(there)
     return new if new is there else new._replace(created=there.created, updated=now)
+
+
+def check_live(lease: Lease) -> Lease:
+    """`lease`, if it can hold something.
+
+    Raises:
+        NotFound: its time is up: the next gc removes it.
+    """
+    if (end := expiry(lease.labels)) is not None and is_past(end, clock.wall()):
+        raise NotFound(
+            f"lease '{lease.id}' has expired at {clock.format_time(end)}",
+            hint=f"imgtool lease label -x 24h {lease.id} renews it",
+        )
+    return lease
 
 
 class Published(NamedTuple):

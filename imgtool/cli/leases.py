@@ -15,8 +15,8 @@ from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
 from imgtool.fieldpaths import merge_labels
 from imgtool.model import replace, without_empty
-from imgtool.names import EXPIRE, check_labels, check_name, check_resource_type
-from imgtool.ops.hold import HELD_FOR, expires, require_lease
+from imgtool.names import EXPIRE, check_labels, check_name, check_resource_type, expiry
+from imgtool.ops.hold import HELD_FOR, require_lease
 
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
@@ -37,7 +37,7 @@ RESOURCE_COLUMNS: Mapping[str, Callable[[Row], str]] = {
 
 def row(namespace: str, lease: Lease) -> dict[str, Any]:
     """What the record of `lease` says, and when it ends."""
-    end = expires(lease)
+    end = expiry(lease.labels)
     return {
         "namespace": namespace,
         "id": lease.id,

@@ -21,6 +21,7 @@ from imgtool.disk.locks import open_lock, still_there, try_lock
 from imgtool.disk.records import SCHEMA, Fields
 from imgtool.errors import DataLoss, NotFound, PermissionDenied, Unavailable, from_oserror
 from imgtool.model import IngestStatus
+from imgtool.names import is_past
 
 EXPIRES_AFTER = clock.DAY
 
@@ -184,7 +185,7 @@ def abandoned(engine: Engine, held: frozenset[tuple[str, str]]) -> list[tuple[st
             ns, ref, gone = "", "", is_ours
         else:
             ns, ref = one[0], one[1].ref
-            gone = (ns, ref) not in held and (one[1].expires is None or _is_past(one[1].expires))
+            gone = (ns, ref) not in held and (one[1].expires is None or is_past(one[1].expires, clock.wall()))
             gone = gone and ingest_key(ns, ref) == key
         if gone and not _is_written(engine, path):
             found.append((path, ns, ref))
@@ -204,7 +205,7 @@ def collect(engine: Engine, ns: str, name: str) -> None:
     except Unavailable:
         return
     now = _load(path)
-    if now is None or (ns and (now["expires"] is None or _is_past(now["expires"]))):
+    if now is None or (ns and (now["expires"] is None or is_past(now["expires"], clock.wall()))):
         place.discard()
     else:
         place.release()
@@ -257,10 +258,6 @@ def _open_data(path: str) -> int:
     os.close(fd)
     atomic.remove_tree(path)
     return atomic.open_or_create(path)
-
-
-def _is_past(expires: int | None) -> bool:
-    return expires is not None and expires <= clock.wall()
 
 
 def _not_found(ref: str) -> NotFound:

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 
 from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.errors import InvalidArgument, NotFound
 from imgtool.model import Lease
-from imgtool.names import EXPIRE as EXPIRE
-from imgtool.stores import LeaseStore
+from imgtool.names import EXPIRE
+from imgtool.stores import LeaseStore, check_live
 
 HELD_FOR = clock.DAY
 
@@ -35,28 +34,13 @@ def new_id() -> str:
     return f"{clock.wall() % clock.SECOND}-{urlsafe_b64encode(os.urandom(3)).decode()}"
 
 
-def expires(lease: Lease) -> int | None:
-    """When the lease ends, in nanoseconds of the wall clock; None if never, which is also what a time
-    means that cannot be read, as in containerd.
-    """
-    try:
-        return clock.parse_time(lease.labels[EXPIRE])
-    except (KeyError, InvalidArgument):
-        return None
-
-
 def require_lease(leases: LeaseStore, id: str) -> None:
     """See that a lease can hold something.
 
     Raises:
         NotFound: there is none, or its time is up: the next gc removes it.
     """
-    end = expires(leases.get(id))
-    if end is not None and end <= clock.wall():
-        raise NotFound(
-            f"lease '{id}' has expired at {clock.format_time(end)}",
-            hint=f"imgtool lease label -x 24h {id} renews it",
-        )
+    check_live(leases.get(id))
 
 
 def _lease(id: str, digests: Iterable[Digest]) -> Lease:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.errors import DataLoss, InvalidArgument, NotFound
+from imgtool.names import is_expired, is_past
 from imgtool.oci import media
 from imgtool.ops.documents import LEAF, UNKNOWN, Document, Documents, kind_of
-from imgtool.ops.hold import EXPIRE
 
 if TYPE_CHECKING:
     from imgtool.model import ContentInfo, Image
@@ -130,7 +130,7 @@ class Space:
             self.held.update(lease.resources.get("ingests", ()))
         for status in self.content.statuses():
             self.ingests[status.ref] = status.expected
-            if status.expires is not None and status.expires > now:
+            if status.expires is not None and not is_past(status.expires, now):
                 self.roots.append(Root("ingest", status.ref, (status.ref, INGEST)))
 
     def _refers_back(self, node: Node, labels: Mapping[str, str]) -> None:
@@ -380,13 +380,3 @@ def labelled(labels: Mapping[str, str], key: str) -> Iterator[tuple[str, str]]:
     for name, value in labels.items():
         if name.startswith(key) and name[end : end + 1] in ("", ".", "/"):
             yield name, value
-
-
-def is_expired(labels: Mapping[str, str], now: int) -> bool:
-    """Whether the time in a label is past; one that cannot be read never is."""
-    if EXPIRE not in labels:
-        return False
-    try:
-        return clock.parse_time(labels[EXPIRE]) < now
-    except InvalidArgument:
-        return False

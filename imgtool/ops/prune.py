@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from imgtool import clock
 from imgtool.errors import FailedPrecondition, NotFound
+from imgtool.names import is_expired
 from imgtool.ops import gc
-from imgtool.ops.mark import is_expired
 from imgtool.ops.retention import Found, Rule, Verdict, judge
 from imgtool.stores import Garbage, Store
 

@@ -15,8 +15,8 @@ from imgtool.digest import Digest
 from imgtool.disk import DiskStore, log, records
 from imgtool.errors import ImgtoolError, InvalidArgument
 from imgtool.model import ContentInfo, Image, Lease
+from imgtool.names import expiry
 from imgtool.ops.documents import UNKNOWN
-from imgtool.ops.hold import EXPIRE
 from imgtool.ops.mark import (
     BACK,
     BACK_IMAGE,
@@ -189,10 +189,7 @@ def _called(record: _Record) -> str:
 
 def _until(record: _Record) -> int | None:
     """When an image or lease expires."""
-    try:
-        return None if isinstance(record, ContentInfo) else clock.parse_time(record.labels[EXPIRE])
-    except (KeyError, InvalidArgument):
-        return None
+    return None if isinstance(record, ContentInfo) else expiry(record.labels)
 
 
 def _newest_first(store: DiskStore, namespace: str) -> Iterator[Mapping[str, Any]]:

@@ -12,12 +12,12 @@ import pytest
 from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.disk import open_store
-from imgtool.errors import DataLoss
+from imgtool.errors import DataLoss, NotFound
 from imgtool.memory import MemoryStore
 from imgtool.model import Lease, Settings
 from imgtool.oci import media
 from imgtool.ops import gc
-from imgtool.ops.hold import lease_for
+from imgtool.ops.hold import lease_for, require_lease
 from imgtool.stores import Store
 
 from .gc_world import (
@@ -220,6 +220,28 @@ def test_an_image_past_its_time_is_garbage_with_its_content(
     assert gc.collect(store) == told
     assert store.images(NS).names() == ["b"]
     assert recorded(store) == objects(store) == {other}
+
+
+def test_images_leases_and_ingests_hold_until_their_time_and_in_that_very_moment(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One rule for all, whoever asks, and it is containerd's."""
+    with store.content(NS).writer("ref") as writer:
+        writer.write(b"half")
+    end = store.content(NS).status("ref").expires
+    assert end is not None
+    until = {EXPIRE: clock.format_time(end)}
+    tag(store, "a", add(store, b"tagged"), OCTETS, labels=until)
+    store.leases(NS).create(Lease("l", until, {"content": (add(store, b"held"),)}))
+    monkeypatch.setattr(clock, "wall", lambda: end)
+    assert not any(gc.collect(store))
+    require_lease(store.leases(NS), "l")
+    monkeypatch.setattr(clock, "wall", lambda: end + 1)
+    with pytest.raises(NotFound, match="expired"):
+        require_lease(store.leases(NS), "l")
+    told = gc.collect(store)
+    assert (told.images, told.leases, len(told.litter)) == ({NS: ["a"]}, {NS: ["l"]}, 1)
+    assert recorded(store) == set()
 
 
 @pytest.mark.parametrize("expire", ["tomorrow", "2020-01-01", "2201-01-01T00:00:00Z"])

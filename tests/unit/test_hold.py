@@ -125,15 +125,6 @@ def test_an_id_is_made_like_containerds() -> None:
     assert all(re.fullmatch(r"\d{1,9}-[A-Za-z0-9_-]{4}", id) for id in ids)
 
 
-@pytest.mark.parametrize(
-    ("labels", "end"),
-    [({}, None), ({EXPIRE: "1970-01-01T00:00:01Z"}, clock.SECOND), ({EXPIRE: "tomorrow"}, None)],
-)
-def test_a_lease_ends_when_its_label_says_so(labels: dict[str, str], end: int | None) -> None:
-    """One that cannot be read says nothing, as for gc."""
-    assert hold.expires(Lease("l", labels)) == end
-
-
 def test_only_a_lease_that_holds_will_do(store: Store) -> None:
     """What is put under one whose time is up would be gone with the next gc."""
     leases = store.leases(NS)

@@ -10,7 +10,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imgtool.errors import InvalidArgument
-from imgtool.names import check_labels, check_name, check_namespace, check_ref, file_name, name_of_file
+from imgtool.names import (
+    EXPIRE,
+    check_labels,
+    check_name,
+    check_namespace,
+    check_ref,
+    expiry,
+    file_name,
+    is_expired,
+    name_of_file,
+)
 
 fuzz = settings(derandomize=bool(os.environ.get("CI")), deadline=None)
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
@@ -173,3 +183,14 @@ def test_every_file_name_is_ours_or_refused(stem: str) -> None:
     """A directory may hold anything."""
     name = name_of_file(stem)
     assert name is None or file_name(name) == stem
+
+
+@pytest.mark.parametrize(
+    ("labels", "end"),
+    [({}, None), ({EXPIRE: "1970-01-01T00:00:01Z"}, 1_000_000_000), ({EXPIRE: "tomorrow"}, None)],
+)
+def test_a_label_says_when_something_expires(labels: dict[str, str], end: int | None) -> None:
+    """One that cannot be read says nothing, as for containerd's gc."""
+    assert expiry(labels) == end
+    assert not is_expired(labels, 1_000_000_000)  # `time.Now().After(end)`
+    assert is_expired(labels, 1_000_000_001) == (end is not None)
