@@ -92,6 +92,7 @@ def test_every_fast_form_says_what_typer_says(here: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_anything_else_is_left_to_typer(words: list[str]) -> None:
+    """Mistakes and `--help` among it: only Typer knows what to say of them."""
     assert fast.invoke(words, Context()) is False
 
 

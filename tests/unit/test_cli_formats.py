@@ -85,6 +85,7 @@ def test_a_format_that_cannot_be_changes_nothing(here: Path, words: list[str], f
 
 @pytest.mark.parametrize("words", [w for w in CHANGING if w[0] in FOR_NUL], ids=" ".join)
 def test_zero_with_json_changes_nothing(here: Path, words: list[str]) -> None:
+    """What cannot be printed must not have happened."""
     before = tree(here / "store")
     assert imgtool(here, *words, "-0", "--format", "json").code == 2
     assert tree(here / "store") == before

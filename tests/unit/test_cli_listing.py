@@ -96,6 +96,7 @@ def test_an_image_that_moves_while_it_is_listed_is_shown_as_it_is_then(
 def test_an_image_that_no_longer_matches_when_it_is_shown_is_left_out(
     here: Path, meanwhile: Callable[[Deed], None]
 ) -> None:
+    """The filter has seen the record as it was, and what is shown is the one read again."""
     with open_store(str(here / "store")) as store:
         digest = store.images("default").get("app").target.digest
     meanwhile(move)
@@ -117,6 +118,7 @@ def test_content_that_vanishes_under_an_unchanged_image_is_a_loss(
 def test_inspect_looks_again_where_content_vanishes(
     here: Path, meanwhile: Callable[[Deed], None], deed: Deed, code: int
 ) -> None:
+    """It takes no lock: a name may be deleted or moved, and gc come, while it walks."""
     meanwhile(deed)
     result = run_here(["inspect", "app", "--format", "json"], here, b"")
     assert result.code == code, result.stderr

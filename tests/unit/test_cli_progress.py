@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,15 @@ def progress(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def on_a_terminal(context: Context, monkeypatch: pytest.MonkeyPatch) -> bytes:
     leader, follower = os.openpty()
-    with os.fdopen(leader, "rb", buffering=0) as watcher, os.fdopen(follower, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        progress(context, monkeypatch)
-        os.set_blocking(watcher.fileno(), False)
-        return watcher.read(10000) or b""
+    shown = b""
+    with os.fdopen(leader, "rb", buffering=0) as watcher:
+        with os.fdopen(follower, "w") as terminal:
+            monkeypatch.setattr(sys, "stderr", terminal)
+            progress(context, monkeypatch)
+        with suppress(OSError):  # EIO: all has been read, and nobody has the terminal open any more
+            while part := watcher.read(10000):
+                shown += part
+    return shown
 
 
 def in_a_file(context: Context, monkeypatch: pytest.MonkeyPatch, path: Path) -> bytes:
@@ -39,6 +44,7 @@ def in_a_file(context: Context, monkeypatch: pytest.MonkeyPatch, path: Path) -> 
 
 
 def test_on_a_terminal_one_line_is_rewritten_and_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stays on the screen is what the command printed."""
     assert on_a_terminal(Context(), monkeypatch) == (
         b"\r\x1b[Kingesting: 1.0 KiB\r\x1b[Kingesting: 3.0 KiB\r\x1b[K"
     )
@@ -50,6 +56,7 @@ def test_elsewhere_nothing_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_plain_writes_lines_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A build that is silent for minutes looks hung, and its log is no terminal."""
     context = Context()
     context.progress = "plain"
     assert in_a_file(context, monkeypatch, tmp_path / "log") == (
@@ -61,6 +68,7 @@ def test_plain_writes_lines_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     ("name", "value"), [("progress", "none"), ("quiet", True), ("format", "json"), ("format", "jsonl")]
 )
 def test_it_can_be_silenced(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
+    """Who reads stderr with a program wants nothing on it but what it can parse."""
     context = Context()
     setattr(context, name, value)
     assert on_a_terminal(context, monkeypatch) == b""

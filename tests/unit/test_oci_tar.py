@@ -321,10 +321,12 @@ def test_what_follows_the_end_is_read() -> None:
 
 
 def test_an_archive_of_nothing_but_its_end_has_no_members() -> None:
+    """What `tar -cT /dev/null` writes is an archive."""
     assert read(END) == []
 
 
 def test_after_the_end_there_is_nothing() -> None:
+    """tar ignores what stands behind the end; a second archive there must not slip in."""
     reader = TarReader(Prefixed(member() + END + member()))
     assert len(list(reader)) == 1
     assert list(reader) == []

@@ -532,6 +532,7 @@ def test_an_image_that_a_lease_holds_stays(store: Store) -> None:
 
 
 def test_a_policy_sees_the_images_that_match(store: Store) -> None:
+    """The others are neither counted nor deleted."""
     digest = add(store, b"content")
     for name, namespace in (("app:v1", NS), ("lib:v1", NS), ("app:v1", OTHER)):
         tag(store, name, digest, media.OCTETS, namespace)
