@@ -107,14 +107,9 @@ class Follower:
             last: nobody will ask again: of an operation that is not settled, what holds now is told.
         """
         logs = [self._log(ns) for ns in (self._namespaces() if namespace is None else [namespace])]
-        try:
-            for operation in merge(*(each.look(last=last) for each in logs), key=lambda found: found.time):
-                self._logs[operation.namespace].mark = operation.mark
-                yield operation
-        except GeneratorExit:
-            for each in logs:
-                each.look_again()  # what was read ahead of the others has not been told
-            raise
+        for operation in merge(*(each.look(last=last) for each in logs), key=lambda found: found.time):
+            self._logs[operation.namespace].mark = operation.mark
+            yield operation
 
     def _log(self, ns: str) -> _Log:
         if ns not in self._logs:
@@ -197,10 +192,6 @@ class _Log:
             self._on_error(error)
         if self._look_at() == state:
             self._state = state
-
-    def look_again(self) -> None:
-        """Have `look` read again, though the log may be as it was."""
-        self._state = ()
 
     def skip(self) -> None:
         """See `Follower.skip`."""

@@ -205,9 +205,6 @@ class Scheduler:
                 error = self._collected(reasons)
                 for waiter in waiting:
                     waiter.done(error)
-            else:
-                with self._changed:
-                    self._schedule.put_off(time.monotonic())
         for waiter in self._waiting:
             waiter.done(_stopping())
 

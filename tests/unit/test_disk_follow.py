@@ -129,6 +129,24 @@ def test_skipping_goes_behind_all_that_is_settled(
     assert told(follower) == ["z"]
 
 
+def test_only_the_end_of_a_long_log_is_read_to_skip_it(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Following begins at once."""
+    add(store, *(f"n{i}" for i in range(100)))
+    monkeypatch.setattr(follow, "_BLOCK", 500)
+    read = [0]
+    real = os.pread
+
+    def pread(fd: int, count: int, offset: int) -> bytes:
+        read[0] += count
+        return real(fd, count, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    Follower(store.engine).skip()
+    assert 0 < read[0] < path(store).stat().st_size / 5
+
+
 @pytest.mark.parametrize("block", [1, 2, 3, 64, 1000])
 def test_lines_are_the_same_whatever_the_blocks_are(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch, block: int
@@ -350,6 +368,18 @@ def test_a_line_that_cannot_be_read_is_reported_once(store: DiskStore) -> None:
     add(store, "d")
     assert told(follower) == ["d"]
     assert [error.exit_code for error in errors] == [6]
+
+
+def test_a_line_that_cannot_be_read_at_the_end_is_reported_once(store: DiskStore) -> None:
+    """It is read again whenever something follows, until an operation does."""
+    errors: list[ImgtoolError] = []
+    add(store, "a")
+    append(store, b"{}\n")
+    follower = Follower(store.engine, on_error=errors.append)
+    assert told(follower) == ["a"]
+    append(store, b'{"op":')
+    assert told(follower) == []
+    assert len(errors) == 1
 
 
 @pytest.mark.parametrize("what", ["log", "namespaces"])

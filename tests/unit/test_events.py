@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from imgtool import clock, filters
 from imgtool.cli import events as view
 from imgtool.digest import Digest
-from imgtool.disk import DiskStore, open_store
+from imgtool.disk import DiskStore, log, open_store
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument
 from imgtool.model import ContentInfo, Image, Lease, Namespace
 from imgtool.ops.events import TYPES, Event, event_fields, follow, history
@@ -76,6 +77,18 @@ def test_a_namespace_is_told_with_what_has_changed(store: DiskStore) -> None:
     store.namespaces.update(Namespace("n", {"a": "1", "c": "4", "d": "5"}))
     *_, last = history(store)
     assert last.fields == {"name": "n", "labels": {"b": "", "c": "4", "d": "5"}}
+
+
+def test_history_tells_what_a_dead_writer_has_done(store: DiskStore) -> None:
+    """Half of its operation, of which nobody has said so in the log yet."""
+    store.images(NS).create(image("a"))
+    Path(store.engine.layout.lock(f"ns-{NS}")).write_bytes(b"\1")
+    changes: list[log.Change] = [
+        ("image", "b", None, {}),
+        ("image", "a", None, store.engine.current(NS, "image", "a")),
+    ]
+    log.append(store.engine.layout.log(NS), "0" * 16, 0, changes, partial(store.engine.current, NS))
+    assert [event.name for event in history(store)] == ["a", "a"]
 
 
 def test_the_time_is_that_of_the_change(store: DiskStore) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from itertools import islice
@@ -217,11 +218,50 @@ def test_a_slow_subscriber_is_told_that_it_lost_something(
         assert [envelope.fields["name"] for envelope in heard] == [str(number) for number in range(9)]
         assert names(other, 1) == ["5"]
     with still.exchange.subscribe() as slow:
+        for _ in range(10):
+            published(still.exchange, name="early")
+        assert names(slow, 9) == ["early"] * 9
+        published(still.exchange, name="late")
+        with pytest.raises(ResourceExhausted):
+            next(iter(slow))
+    with still.exchange.subscribe() as slow:
         published(still.exchange, name="x" * 100)
         still.exchange.publish(NS, "/a", "c.D", bytes(20_000))
         assert names(slow, 1) == ["x" * 100]
         with pytest.raises(ResourceExhausted):
             next(iter(slow))
+
+
+def test_a_subscriber_that_keeps_up_loses_nothing(still: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much there is in all."""
+    monkeypatch.setattr(module, "WAITING_MAX", 10_000)
+    with still.exchange.subscribe() as told:
+        for number in range(100):
+            published(still.exchange, name=str(number))
+            assert names(told, 1) == [str(number)]
+
+
+def test_nothing_is_kept_of_who_has_left(still: World) -> None:
+    """A server runs for months."""
+    told = still.exchange.subscribe()
+    told.close()
+    left = weakref.ref(told)
+    del told
+    assert left() is None
+
+
+def test_a_watch_does_not_tell_the_past(still: World) -> None:
+    """It would be reasons for gc that the first run has done with."""
+    still.create("a")
+    told: list[object] = []
+    watch = Watch(still.open, Log(print, print, print), poll=3600)
+    watch.listen(told.append)
+    watch.start()
+    watch.look()
+    still.create("b")
+    watch.look()
+    watch.stop()
+    assert len(told) == 1
 
 
 def test_a_line_that_cannot_be_read_is_said_and_the_others_told(still: World) -> None:

@@ -231,6 +231,14 @@ def test_a_run_that_fails_is_repeated_a_second_later_each_time() -> None:
     assert clock.ahead == 0.245
 
 
+def test_what_was_changed_before_a_run_that_fails_stays_a_reason() -> None:
+    clock = started()
+    clock.change(100)
+    clock.wait()
+    clock.run(fails=True)
+    assert clock.wait()
+
+
 def test_a_first_run_that_fails_is_repeated() -> None:
     clock = Clock(Schedule())
     clock.wait()
