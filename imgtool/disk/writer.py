@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -76,11 +77,14 @@ class FileWriter:
         self._kept = 0  # bytes in the file from the offset on that a replay may still find equal
         self._open = True
         self._lent = lent
+        there = os.fstat(fd)
+        self._updated = there.st_mtime_ns if there.st_size else place.started
+        self._touched = False
         if lent is not None:
             self._offset = lent.size
             return
         try:
-            self._hash_file(os.fstat(fd).st_size)
+            self._hash_file(there.st_size)
         except BaseException:
             self.close()
             raise
@@ -110,7 +114,7 @@ class FileWriter:
             offset=self._offset,
             total=self._lent.size if self._lent else place.total,
             started=place.started,
-            updated=clock.now(),
+            updated=self._updated,
             expires=place.expires,
             expected=place.expected,
         )
@@ -126,6 +130,7 @@ class FileWriter:
             self._own()
             self._seek()
             atomic.write(self._fd, left)
+            self._touch()
             self._hasher.update(left)
             self._offset += len(left)
         return len(view)
@@ -223,6 +228,10 @@ class FileWriter:
         self._end(self._place.discard)
 
     def close(self) -> None:
+        if self._touched and self._fd >= 0:
+            # The kernel's own stamps are as coarse as its tick, and may lie before what they tell of.
+            with suppress(OSError):
+                os.utime(self._fd, ns=(self._updated, self._updated))
         self._end(self._place.release)
 
     def __enter__(self) -> Self:
@@ -271,6 +280,9 @@ class FileWriter:
     def _what(self) -> str:
         return f"content for '{self.ref}'" if self.ref else "content"
 
+    def _touch(self) -> None:
+        self._updated, self._touched = clock.now(), True
+
     def _seek(self) -> None:
         os.lseek(self._fd, self._offset, os.SEEK_SET)
 
@@ -310,6 +322,7 @@ class FileWriter:
         return Digest.from_hasher(algorithm, hasher)
 
     def _copy_in_kernel(self, fd: int, most: int | None) -> None:
+        self._touch()
         with Behind() as behind:
             copying.in_kernel(
                 fd, self._fd, self._offset, most, lambda end: behind.do(partial(self._hash_file, end))

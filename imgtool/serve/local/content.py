@@ -183,7 +183,10 @@ class LocalContent:
                         raise AlreadyExists(f"content '{step.expected}' already exists")
                     expected, total = step.expected or expected, max(step.total, 0) or total
                     if step.action == "stat":
-                        yield _stand(writer, total)
+                        status = writer.status()
+                        yield Progress(
+                            "stat", status.offset, writer.digest(), status.started, status.updated, total
+                        )
                         continue
                     offset = _written(writer, step)
                     if step.action == "commit":
@@ -196,11 +199,6 @@ class LocalContent:
     def _changed(self, namespace: str, *, deleted: bool = False) -> None:
         self._gc.changed(deleted=deleted)
         self._events.changed(namespace)
-
-
-def _stand(writer: Writer, total: int) -> Progress:
-    status = writer.status()
-    return Progress("stat", status.offset, writer.digest(), status.started, status.updated, total)
 
 
 def _written(writer: Writer, step: Step) -> int:
