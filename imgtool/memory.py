@@ -63,6 +63,7 @@ from imgtool.stores import (
     Reader,
     Store,
     Writer,
+    check_live,
 )
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class MemoryStore:
         if hold is not None:
             hold = _check_lease(hold)
         if lease is not None and (hold is None or hold.id != lease):
-            self.leases(namespace).get(lease)
+            check_live(self.leases(namespace).get(lease))
         content = [
             self._commit(namespace, writer, digest, commit.labels)
             for writer, digest, commit in zip(writers, digests, commits, strict=True)
@@ -391,7 +392,7 @@ class _Content(_Bound):
         algorithm = expected.algorithm if expected else algorithm or SHA256
         new_hasher(algorithm)
         if lease is not None:
-            self._store.leases(self._namespace).get(lease)
+            check_live(self._store.leases(self._namespace).get(lease))
         if expected in self._space.content:
             self._lease(lease, CONTENT, str(expected))
             raise AlreadyExists(f"content {expected} already exists")
@@ -449,8 +450,7 @@ class _Content(_Bound):
         """Drop an ingest; its lease then holds `digest`, if any."""
         self._space.ingests.pop(ingest.ref, None)
         if ingest.lease in self._space.leases:
-            self._store.leases(self._namespace).remove(ingest.lease, INGESTS, ingest.ref)
-            self._lease(ingest.lease, CONTENT, *([digest] if digest else []))
+            _Leases(self._store, self._namespace).land(ingest.lease, ingest.ref, digest)
 
     def _ingest(self, ref: str) -> _Ingest:
         ingest = self._space.ingests.get(check_ref(ref))
@@ -598,7 +598,7 @@ class _Leases(_Bound):
         self._tell(deletes=True)
 
     def add(self, id: str, type: str, *resources: str, needs: Iterable[Digest] = ()) -> None:
-        held = self.get(id).resources
+        held = check_live(self.get(id)).resources
         checked = [check_resource(type, resource) for resource in resources]
         for digest in needs:
             if digest not in self._space.content:
@@ -608,6 +608,14 @@ class _Leases(_Bound):
     def remove(self, id: str, type: str, *resources: str) -> None:
         held = self.get(id).resources
         self._hold(id, type, [r for r in held.get(type, ()) if r not in resources])
+
+    def land(self, id: str, ref: str, digest: Digest | None) -> None:
+        """An ingest under the lease ends, and becomes `digest` under it, if any."""
+        lease = self.get(id)
+        held = {**lease.resources, INGESTS: [r for r in lease.resources.get(INGESTS, ()) if r != ref]}
+        if digest:
+            held[CONTENT] = [*held.get(CONTENT, ()), digest]
+        self._write(_check_lease(replace(lease, resources=held)))
 
     def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Lease]:
         return _matching(self._space.leases, filters.lease_fields, filters_)

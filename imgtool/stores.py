@@ -250,7 +250,7 @@ class Ingester(Protocol):
 
         Raises:
             AlreadyExists: `expected` is recorded in this namespace and whole.
-            NotFound: no such lease.
+            NotFound: no such lease, or its time is past.
             Unavailable: another process is writing `ref`.
         """
 
@@ -375,7 +375,7 @@ class LeaseStore(Protocol):
             needs: digests that must be recorded here and whole in the moment from which they are held.
 
         Raises:
-            NotFound: no such lease, or one of `needs` is not there.
+            NotFound: no such lease, or its time is past; or one of `needs` is not there.
             DataLoss: one of `needs` is recorded, and its object is missing or of another size.
             InvalidArgument: no lease holds resources of that type, or content is no digest.
         """
@@ -559,7 +559,7 @@ class Store(Protocol):
         Raises:
             FailedPrecondition: the length or digest of a commit differs; nothing was published.
             Unavailable: bytes that were lent are gone; nothing was published.
-            NotFound: there is no such lease; nothing was published.
+            NotFound: there is no such lease, or its time is past; nothing was published.
         """
 
     def objects(self) -> Iterator[tuple[Digest, int]]:

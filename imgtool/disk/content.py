@@ -173,7 +173,8 @@ class DiskContent:
 
         def change(old: Lease | None) -> Lease:
             if expected is not None and self._engine.is_whole(self._ns, expected):
-                return publish.landing(lease, ref, expected)(old)
+                here = publish.holding(lease, "content", (expected,))(old)
+                return publish.letting_go(lease, "ingests", (ref,))(here)
             return publish.holding(lease, "ingests", (ref,))(old)
 
         self._engine.change(self._ns, Edit(LEASE, lease, change))

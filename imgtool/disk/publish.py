@@ -14,7 +14,7 @@ from imgtool.disk.writer import FileWriter
 from imgtool.errors import ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import ContentInfo, Image, Lease, replace, without_empty
 from imgtool.names import EXPIRE, check_labels, check_name
-from imgtool.stores import Commit, Published, Put
+from imgtool.stores import Commit, Published, Put, check_live
 
 
 class Outcome(NamedTuple):
@@ -97,15 +97,12 @@ def publish(
 
 
 def holding(id: str, kind: str, resources: Sequence[str]) -> Callable[[Lease | None], Lease]:
-    """The change that makes a lease hold `resources` too."""
+    """The change that makes a lease hold `resources` too.
 
-    def change(old: Lease | None) -> Lease:
-        lease = _there(old, id)
-        held = dict.fromkeys(lease.resources.get(kind, ()))
-        then = held | dict.fromkeys(resources)
-        return replace(lease, resources={**lease.resources, kind: tuple(then)}) if then != held else lease
-
-    return change
+    Raises, when it is made:
+        NotFound: there is no such lease, or its time is past.
+    """
+    return lambda old: _with(check_live(_there(old, id)), kind, resources)
 
 
 def letting_go(id: str, kind: str, resources: Sequence[str]) -> Callable[[Lease | None], Lease]:
@@ -121,10 +118,10 @@ def letting_go(id: str, kind: str, resources: Sequence[str]) -> Callable[[Lease 
 
 
 def landing(id: str, ref: str, digest: Digest) -> Callable[[Lease | None], Lease]:
-    """The ingest under the lease becomes content under it."""
+    """The ingest under the lease becomes content under it, also where its time has passed meanwhile."""
 
     def change(old: Lease | None) -> Lease:
-        return letting_go(id, "ingests", (ref,))(holding(id, "content", (digest,))(old))
+        return letting_go(id, "ingests", (ref,))(_with(_there(old, id), "content", (digest,)))
 
     return change
 
@@ -146,7 +143,7 @@ def _keeping(id: str, digests: Iterable[Digest], named: Iterable[Put]) -> Callab
     def change(old: Lease | None) -> Lease:
         needed = sorted({digest for put in named for digest in put.needs})
         lease = holding(id, "content", [*digests, *needed])(old)
-        return holding(id, "images", [put.image.name for put in named if EXPIRE in put.image.labels])(lease)
+        return _with(lease, "images", [put.image.name for put in named if EXPIRE in put.image.labels])
 
     return change
 
@@ -156,7 +153,7 @@ def _renewing(hold: Lease) -> Callable[[Lease | None], Lease]:
         lease = old or replace(hold, resources={}, created=clock.now())
         lease = replace(lease, labels=without_empty(hold.labels))
         for kind, resources in hold.resources.items():
-            lease = holding(hold.id, kind, resources)(lease)
+            lease = _with(lease, kind, resources)
         return lease
 
     return change
@@ -172,6 +169,12 @@ def _content(
     if labels == dict(old.labels) and old.size == size:
         return old
     return replace(old, labels=labels, size=size, updated=now)
+
+
+def _with(lease: Lease, kind: str, resources: Iterable[str]) -> Lease:
+    held = dict.fromkeys(lease.resources.get(kind, ()))
+    then = held | dict.fromkeys(resources)
+    return replace(lease, resources={**lease.resources, kind: tuple(then)}) if then != held else lease
 
 
 def _there(lease: Lease | None, id: str) -> Lease:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from imgtool import clock
 from imgtool.digest import ALGORITHMS, Digest
 from imgtool.errors import (
     AlreadyExists,
@@ -20,6 +21,7 @@ from imgtool.errors import (
     Unavailable,
 )
 from imgtool.model import Lease
+from imgtool.names import EXPIRE
 from imgtool.stores import ContentStore, Store, Writer
 
 from .things import ABSENT, NS, OTHER, add, begin, read, ticking, unchanged
@@ -564,6 +566,20 @@ def test_an_absent_lease_is_not_found(store: Store, content: ContentStore) -> No
     with pytest.raises(NotFound):
         content.writer("ref", lease="l")
     assert list(content.statuses()) == []
+
+
+def test_a_lease_whose_time_is_up_meanwhile_still_gets_the_content(
+    store: Store, content: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in containerd; who renews it before the next gc has lost nothing."""
+    in_an_hour = clock.wall() + clock.HOUR
+    store.leases(NS).create(Lease("l", {EXPIRE: clock.format_time(in_an_hour)}))
+    with content.writer("ref", lease="l") as writer:
+        writer.write(b"abc")
+        with monkeypatch.context() as patch:
+            patch.setattr(clock, "wall", lambda: in_an_hour + 1)
+            digest = writer.commit().digest
+    assert resources(store, "l") == {"content": {digest}}
 
 
 def test_a_lease_that_was_deleted_meanwhile_does_not_lose_the_content(

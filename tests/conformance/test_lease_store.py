@@ -6,10 +6,11 @@ import pytest
 
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, InvalidArgument, NotFound
-from imgtool.model import Lease
+from imgtool.model import Lease, replace
+from imgtool.names import EXPIRE
 from imgtool.stores import LeaseStore, Store
 
-from .things import ABSENT, NS, OTHER, add, each_raises, each_way_to_be_no_name, ticking, unchanged
+from .things import ABSENT, NS, OTHER, add, begin, each_raises, each_way_to_be_no_name, ticking, unchanged
 
 
 def held(lease: Lease) -> dict[str, set[str]]:
@@ -217,6 +218,26 @@ def test_a_lease_past_its_time_is_there_until_gc(leases: LeaseStore) -> None:
     """Reading removes nothing."""
     leases.create(Lease("l", {"containerd.io/gc.expire": "2001-01-01T00:00:00Z"}))
     assert [lease.id for lease in leases.list()] == ["l"]
+
+
+def test_a_lease_past_its_time_takes_nothing_more(store: Store, leases: LeaseStore) -> None:
+    """The next gc removes it with what it holds. It can let go, and be given more time."""
+    past = leases.create(
+        Lease("l", {EXPIRE: "2001-01-01T00:00:00Z"}, {"content": (ABSENT,), "ingests": ("r",)})
+    )
+    with unchanged(store):
+        each_raises(
+            NotFound,
+            lambda: leases.add("l", "content", ABSENT),
+            lambda: leases.add("l", "images", "a"),
+            lambda: begin(store.content(NS), "ref", lease="l"),
+            lambda: begin(store.content(NS), "ref", expected=ABSENT, lease="l"),
+        )
+    assert list(store.content(NS).statuses()) == []
+    leases.remove("l", "ingests", "r")
+    leases.update(replace(past, labels={EXPIRE: "2201-01-01T00:00:00Z"}))
+    leases.add("l", "images", "a")
+    assert held(leases.get("l")) == {"content": {ABSENT}, "images": {"a"}}
 
 
 def test_a_deleted_id_can_be_created_again(leases: LeaseStore) -> None:

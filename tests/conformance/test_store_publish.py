@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, FailedPrecondition, ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import Image, Lease, replace
+from imgtool.names import EXPIRE
 from imgtool.stores import Commit, ContentStore, ImageStore, Put, Store
 
 from .things import ABSENT, NS, OTHER, add, begin, each_raises, image, read, ticking, unchanged
@@ -242,6 +244,24 @@ def test_an_absent_lease_stops_all(store: Store, content: ContentStore) -> None:
     with unchanged(store), pytest.raises(NotFound, match="'l'"):
         store.publish(NS, [staged(content, b"x")], [Put(image("a"))], lease="l")
     assert list(store.objects()) == []
+
+
+def test_a_lease_past_its_time_stops_all(
+    store: Store, content: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was good when the caller looked, and a long read of stdin came between."""
+    in_an_hour = clock.wall() + clock.HOUR
+    store.leases(NS).create(Lease("l", {EXPIRE: clock.format_time(in_an_hour)}))
+    monkeypatch.setattr(clock, "wall", lambda: in_an_hour + 1)
+    with unchanged(store), pytest.raises(NotFound, match="'l' has expired"):
+        store.publish(NS, [staged(content, b"x")], [Put(image("a"))], lease="l")
+    assert list(store.objects()) == []
+
+
+def test_a_lease_that_is_made_or_renewed_at_the_same_time_holds(store: Store, content: ContentStore) -> None:
+    """Then it is there."""
+    store.publish(NS, [staged(content, b"x")], hold=Lease("l"), lease="l")
+    assert store.leases(NS).get("l").resources == {"content": (Digest.of(b"x"),)}
 
 
 def test_a_lease_holds_the_content_of_its_own_ingest_once(store: Store, content: ContentStore) -> None:
