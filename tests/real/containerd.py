@@ -38,10 +38,10 @@ class Containerd:
 
 
 @contextmanager
-def running(work: Path) -> Iterator[Containerd]:
+def running(work: Path, config: str = CONFIG) -> Iterator[Containerd]:
     """Start one with all its files below `work`; skip the test where it cannot run."""
     need("containerd", "ctr")
-    (work / "config.toml").write_text(CONFIG)
+    (work / "config.toml").write_text(config)
     places = {"config": "config.toml", "root": "root", "state": "state", "address": "socket"}
     options = [f"--{option}={work / name}" for option, name in places.items()]
     daemon = Containerd(work / "socket")

@@ -14,10 +14,10 @@ from .client import Served
 
 
 @contextmanager
-def serving(root: Path, open: Open, path: Path) -> Iterator[Served]:
+def serving(root: Path, open: Open, path: Path, *, backend: str | None = None) -> Iterator[Served]:
     """Serve what `open` opens at `path`. A warning, which is a fault of ours, fails the test."""
     warnings: list[str] = []
-    server = Server(str(root), open, Log(print, print, warnings.append), debug=True)
+    server = Server(str(root), open, Log(print, print, warnings.append), backend=backend, debug=True)
     server.start(Address(parse(str(path))))
     client = Served(root, path)
     try:
