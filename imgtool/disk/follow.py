@@ -1,9 +1,9 @@
 """Read the logs of a store as they grow: each operation once, in order, and only what of it happened.
 
-An operation is told when it is settled: when a later one follows, by whose writer it has been judged;
-when every record is as its lines say; or when no change is under way any more, and then those of its
-lines that hold. What is not settled stays before the mark and is read again, so that lines that a writer
-takes back are never told. Nothing is written and no lock is taken.
+An operation is told when it is settled: when a later line follows, whose writer has judged it; when
+every record is as its lines say; or when no change is under way any more, and then those of its lines
+that hold. What is not settled stays before the mark and is read again, so that lines that a writer takes
+back are never told. Nothing is written and no lock is taken.
 
 A change is noticed by looking: a directory and a stat for each log. There is no inotify, which not
 every file system has, and which loses events when its queue is full.
@@ -139,7 +139,7 @@ class _Line(NamedTuple):
 
 
 class _Group:
-    """The lines of one operation; or one line that cannot be read, and is none."""
+    """The lines of one operation."""
 
     def __init__(self, entry: dict[str, Any], line: _Line) -> None:
         self.op = entry.get("op")

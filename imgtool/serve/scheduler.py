@@ -16,7 +16,8 @@ from imgtool.disk.follow import Operation
 from imgtool.disk.gc_log import deletes
 from imgtool.errors import ImgtoolError, Unavailable
 from imgtool.model import Settings
-from imgtool.serve.contracts import Log
+from imgtool.ops import auto, gc
+from imgtool.serve.contracts import Log, Open
 
 _PAUSE_MAX = 0.5
 _RUN_MIN = 0.005
@@ -247,6 +248,24 @@ class Scheduler:
         if failure is not None:
             self._log.warn(failure.message)
         return failure
+
+
+def for_store(open: Open, log: Log) -> Scheduler:
+    """The scheduler of a store: collects with `ops.gc`, and asks the logs as `gc --auto` does."""
+
+    def collect() -> None:
+        with open() as store:
+            gc.collect(store)
+
+    def settings() -> Settings:
+        with open() as store:
+            return store.settings
+
+    def is_due() -> bool:
+        with open() as store:
+            return auto.due(store) is not None
+
+    return Scheduler(collect, log, settings=settings, is_due=is_due)
 
 
 class _Waiter:

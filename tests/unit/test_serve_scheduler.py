@@ -15,9 +15,8 @@ import pytest
 from imgtool.disk import open_store
 from imgtool.errors import DataLoss, ImgtoolError, Unavailable
 from imgtool.model import Settings
-from imgtool.ops import auto, gc
 from imgtool.serve.contracts import Log
-from imgtool.serve.scheduler import Schedule, Scheduler
+from imgtool.serve.scheduler import Schedule, Scheduler, for_store
 from imgtool.serve.watch import Watch
 from tests.conformance.things import add
 from tests.fixture_runner import ROOT
@@ -445,20 +444,12 @@ def test_what_another_process_deletes_is_collected(tmp_path: Path) -> None:
     root = str(tmp_path / "store")
     log = Log(lambda text: None, lambda text: None, lambda text: None)
 
-    def collect() -> None:
-        with open_store(root) as store:
-            gc.collect(store)
-
-    def is_due() -> bool:
-        with open_store(root) as store:
-            return auto.due(store) is not None
-
     with open_store(root) as store:
         source = tmp_path / "f"
         source.write_text("hi")
         imgtool(root, "ingest", str(source), "-t", "a")
         watch = Watch(lambda: open_store(root), log, poll=0.01)
-        scheduler = Scheduler(collect, log, is_due=is_due)
+        scheduler = for_store(lambda: open_store(root), log)
         watch.listen(scheduler.happened)
         watch.start()
         scheduler.start()
