@@ -64,6 +64,7 @@ from imgtool.stores import (
     Store,
     Writer,
     check_live,
+    renewed,
 )
 
 if TYPE_CHECKING:
@@ -201,10 +202,7 @@ class MemoryStore:
 
     def _hold(self, namespace: str, lease: Lease) -> None:
         leases = self.appear(namespace).leases
-        old = leases.get(lease.id) or replace(lease, resources={}, created=clock.now())
-        held = {type: (*old.resources.get(type, ()), *ids) for type, ids in lease.resources.items()}
-        resources = {**old.resources, **held}
-        leases[lease.id] = _check_lease(replace(old, labels=lease.labels, resources=resources))
+        leases[lease.id] = renewed(leases.get(lease.id) or replace(lease, created=clock.now()), lease)
         self.tell(namespace)
 
     def _put(self, namespace: str, put: Put) -> Image | ImgtoolError:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -37,8 +38,10 @@ from imgtool.model import (
     Namespace,
     Settings,
     check_image,
+    replace,
+    without_empty,
 )
-from imgtool.names import expiry, is_past
+from imgtool.names import EXPIRE, expiry, is_past
 
 if TYPE_CHECKING:
     from typing import Self
@@ -489,6 +492,23 @@ def check_live(lease: Lease) -> Lease:
     return lease
 
 
+def renewed(there: Lease, hold: Lease) -> Lease:
+    """What becomes of the lease `there` when `hold` comes to it: labels and resources are added, and it ends
+    when the later of the two does, or never.
+    """
+    longer = max(there, hold, key=_end)
+    labels = without_empty({**there.labels, **hold.labels, EXPIRE: longer.labels.get(EXPIRE, "")})
+    resources = dict(there.resources)
+    for type, ids in hold.resources.items():
+        resources[type] = tuple(dict.fromkeys((*resources.get(type, ()), *ids)))
+    return replace(there, labels=labels, resources=resources)
+
+
+def _end(lease: Lease) -> float:
+    end = expiry(lease.labels)
+    return inf if end is None else end
+
+
 class Published(NamedTuple):
     """What `Store.publish` did: a record for each commit, and for each put the image or its error."""
 
@@ -550,8 +570,7 @@ class Store(Protocol):
             commits: content; a digest that is recorded already keeps its record, and the labels
                 given here are added to it.
             puts: images, each for itself: one that fails does not stop the others.
-            hold: a lease to create, or to renew if its id is there: the labels are replaced, the
-                resources added.
+            hold: a lease to create, or to renew if its id is there, as `renewed` says.
             lease: a lease that is there, which then holds all content of `commits`, and of the puts
                 that succeed what they need; and as in containerd the image, where that has the label
                 `containerd.io/gc.expire`.

@@ -14,7 +14,7 @@ from imgtool.disk.writer import FileWriter
 from imgtool.errors import ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import ContentInfo, Image, Lease, replace, without_empty
 from imgtool.names import EXPIRE, check_labels, check_name
-from imgtool.stores import Commit, Published, Put, check_live
+from imgtool.stores import Commit, Published, Put, check_live, renewed
 
 
 class Outcome(NamedTuple):
@@ -149,14 +149,7 @@ def _keeping(id: str, digests: Iterable[Digest], named: Iterable[Put]) -> Callab
 
 
 def _renewing(hold: Lease) -> Callable[[Lease | None], Lease]:
-    def change(old: Lease | None) -> Lease:
-        lease = old or replace(hold, resources={}, created=clock.now())
-        lease = replace(lease, labels=without_empty(hold.labels))
-        for kind, resources in hold.resources.items():
-            lease = _with(lease, kind, resources)
-        return lease
-
-    return change
+    return lambda old: renewed(old or replace(hold, created=clock.now()), hold)
 
 
 def _content(

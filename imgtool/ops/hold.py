@@ -16,8 +16,8 @@ HELD_FOR = clock.DAY
 
 def lease_for(digest: Digest) -> Lease:
     """The lease that holds `digest` for 24 hours of the wall clock from now on: what `Store.publish`
-    takes as `hold`. The same digest has the same lease, so that holding it again renews the time. The
-    next `tag` makes it superfluous; it goes when its time is up.
+    takes as `hold`. The same digest has the same lease, so that holding it again gives it that time anew,
+    if it has not more. The next `tag` makes it superfluous; it goes when its time is up.
     """
     return _lease(f"held-{digest.encoded[:32]}", [digest])
 

@@ -178,15 +178,43 @@ def test_labels_that_do_not_fit_stop_them_all(store: Store, content: ContentStor
 
 
 def test_hold_renews_a_lease_that_is_there(store: Store) -> None:
-    """Labels are replaced, resources added; it was created when it was."""
+    """Labels and resources are added; it was created when it was."""
     old = store.leases(NS).create(Lease("l", LABELS, {"content": ("a",), "ingests": ("r",)}))
-    store.publish(NS, hold=Lease("l", {"l": "w", "gone": ""}, {"content": ("b", "a")}))
+    store.publish(NS, hold=Lease("l", {"l": "w", "none": ""}, {"content": ("b", "a")}))
     new = store.leases(NS).get("l")
-    assert (new.labels, new.created) == ({"l": "w"}, old.created)
+    assert (new.labels, new.created) == ({**LABELS, "l": "w"}, old.created)
     assert {type: sorted(ids) for type, ids in new.resources.items()} == {
         "content": ["a", "b"],
         "ingests": ["r"],
     }
+
+
+SOON, LATER = "2200-01-01T00:00:00Z", "2200-01-01T01:00:00+00:30"
+
+
+@pytest.mark.parametrize(
+    ("there", "hold", "then"),
+    [
+        (SOON, LATER, LATER),
+        (LATER, SOON, LATER),
+        ("2001-01-01T00:00:00Z", SOON, SOON),
+        (None, SOON, None),
+        (SOON, None, None),
+        (None, None, None),
+        ("tomorrow", SOON, "tomorrow"),
+    ],
+)
+def test_hold_never_shortens_a_lease(
+    store: Store, there: str | None, hold: str | None, then: str | None
+) -> None:
+    """Its owner may have given it more time, or said that it shall not end."""
+
+    def until(end: str | None) -> dict[str, str]:
+        return {} if end is None else {EXPIRE: end}
+
+    store.leases(NS).create(Lease("l", {**LABELS, **until(there)}))
+    store.publish(NS, hold=Lease("l", until(hold), {"content": (ABSENT,)}))
+    assert store.leases(NS).get("l").labels == {**LABELS, **until(then)}
 
 
 def test_hold_without_an_id_stops_all(store: Store, content: ContentStore) -> None:
