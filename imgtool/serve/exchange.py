@@ -127,6 +127,7 @@ class Exchange:
         self._joining = threading.Lock()
         self._is_closed = False
         watch.listen(self._happened)
+        watch.at_end(self.close)
 
     def changed(self, namespace: str) -> None:
         """The log of `namespace` has new lines: subscribers are told when this returns."""

@@ -20,16 +20,20 @@ class Watch:
     Args:
         open: opens the store.
         log: told of what cannot be read.
+        stopping: set when it is to end, by `stop` or by somebody else.
         poll: seconds between two looks.
     """
 
-    def __init__(self, open: Open, log: Log, *, poll: float = POLL) -> None:
+    def __init__(
+        self, open: Open, log: Log, stopping: threading.Event | None = None, *, poll: float = POLL
+    ) -> None:
         self._open = open
         self._log = log
         self._poll = poll
         self._listeners: list[Callable[[Operation], None]] = []
+        self._waiting_for_end: list[Callable[[], None]] = []
         self._lock = threading.Lock()  # held by who looks
-        self._stopping = threading.Event()
+        self._stopping = stopping or threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._kept_open = ExitStack()
         self._follower: Follower | None = None
@@ -39,6 +43,10 @@ class Watch:
         must not wait, nor look.
         """
         self._listeners.append(listener)
+
+    def at_end(self, ended: Callable[[], None]) -> None:
+        """Have `ended` called when nothing more will be found."""
+        self._waiting_for_end.append(ended)
 
     def start(self) -> None:
         """Begin: what is changed from the return on is told."""
@@ -82,6 +90,8 @@ class Watch:
             except Exception as error:  # the others are to be told what comes
                 if complaint != (complaint := f"events: {type(error).__name__}: {error}"):
                     self._log.warn(complaint)
+        for ended in self._waiting_for_end:
+            ended()
 
     def _cannot_read(self, error: ImgtoolError) -> None:
         self._log.warn(f"events: {error.message}")

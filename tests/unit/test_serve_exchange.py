@@ -204,6 +204,18 @@ def test_after_the_end_of_the_exchange_nobody_waits(still: World) -> None:
     assert list(before) == list(still.exchange.subscribe()) == []
 
 
+def test_subscriptions_end_when_the_server_is_to_stop(tmp_path: Path) -> None:
+    """Else they would keep it from stopping."""
+    stopping = threading.Event()
+    watch = Watch(lambda: open_store(str(tmp_path / "store")), Log(print, print, print), stopping)
+    exchange = Exchange(watch)
+    watch.start()
+    told = exchange.subscribe()
+    stopping.set()
+    assert list(told) == []
+    watch.stop()
+
+
 def test_a_slow_subscriber_is_told_that_it_lost_something(
     still: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
