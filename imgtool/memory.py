@@ -37,6 +37,7 @@ from imgtool.model import (
     Namespace,
     Settings,
     check_image,
+    lets_go,
     replace,
     without_empty,
 )
@@ -625,7 +626,7 @@ class _Leases(_Bound):
     def _write(self, lease: Lease) -> Lease:
         old = self._space.leases.get(lease.id)
         self._space.leases[lease.id] = lease
-        self._tell(deletes=old is not None and not _held(old) <= _held(lease))
+        self._tell(deletes=old is not None and lets_go(old.resources, lease.resources))
         return lease
 
 
@@ -684,11 +685,6 @@ def _matching(
 def _check_target(image: Image, digest: Digest | None) -> None:
     if digest is not None and image.target.digest != digest:
         raise FailedPrecondition(f"image '{image.name}' is {image.target.digest}, not {digest}")
-
-
-def _held(lease: Lease) -> set[tuple[str, str]]:
-    """What a lease holds, but for ingests: letting go of one is how it ends."""
-    return {(type, id) for type, ids in lease.resources.items() if type != INGESTS for id in ids}
 
 
 def _check_lease(lease: Lease) -> Lease:

@@ -11,7 +11,7 @@ Named tuples, because making a frozen dataclass costs every start half a millise
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -37,6 +37,7 @@ __all__ = [
     "Settings",
     "check_image",
     "is_plain",
+    "lets_go",
     "replace",
 ]
 
@@ -124,6 +125,17 @@ class Happening(NamedTuple):
     namespace: str
     deletes: bool = False  # an image, content or lease; or a lease let go of something
     doubt: str = ""
+
+
+def lets_go(before: Mapping[str, Collection[str]], after: Mapping[str, Collection[str]]) -> bool:
+    """Whether a lease has let go of something, by the resources that it held and now holds. An ingest that
+    has become content does not count; nothing tells that it has where the lease held that content before.
+    """
+    lost, come = (
+        {type for type in one if not set(one[type]) <= set(other.get(type, ()))}
+        for one, other in ((before, after), (after, before))
+    )
+    return bool(lost) and not (lost == {"ingests"} and "content" in come)
 
 
 class Settings(NamedTuple):

@@ -16,7 +16,7 @@ from imgtool.disk import log, read
 from imgtool.disk.engine import Engine, new_id
 from imgtool.disk.locks import Locks
 from imgtool.errors import ImgtoolError, InvalidArgument
-from imgtool.model import Happening
+from imgtool.model import Happening, lets_go
 from imgtool.names import check_namespace
 
 _PATIENCE = 0.1  # seconds that gc waits for a lock only to write that there was nothing to do
@@ -95,20 +95,15 @@ def deletes(kind: str, old: Any, new: Any) -> bool:
     """Whether a change in the log is a deletion, as containerd counts them for its collector."""
     if new is None:
         return kind in ("image", "content", "lease")
-    return kind == "lease" and not _held(old) <= _held(new)
+    return kind == "lease" and lets_go(_held(old), _held(new))
 
 
-def _held(lease: Any) -> set[tuple[str, str]]:
-    """What a lease in the log holds, but for ingests: letting go of one is how it ends."""
+def _held(lease: Any) -> dict[str, list[str]]:
+    """What a lease in the log holds."""
     resources = lease.get("resources") if isinstance(lease, dict) else None
     if not isinstance(resources, dict):
-        return set()
-    return {
-        (kind, str(id))
-        for kind, ids in resources.items()
-        if kind != "ingests" and isinstance(ids, list)
-        for id in ids
-    }
+        return {}
+    return {kind: list(map(str, ids)) for kind, ids in resources.items() if isinstance(ids, list)}
 
 
 def _settled(engine: Engine, ns: str) -> _State:

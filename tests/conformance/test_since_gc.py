@@ -81,18 +81,31 @@ def let_go(store: Store) -> None:
     store.leases(NS).remove("l", "content", str(info.digest))
 
 
+def let_go_of_an_ingest(store: Store) -> None:
+    store.leases(NS).remove("l", "ingests", "ref")
+
+
 def delete_namespace(store: Store) -> None:
     store.namespaces.delete(OTHER)
 
 
 @pytest.mark.parametrize(
-    "delete", [delete_image, rename_image, delete_content, delete_lease, let_go, delete_namespace]
+    "delete",
+    [
+        delete_image,
+        rename_image,
+        delete_content,
+        delete_lease,
+        let_go,
+        let_go_of_an_ingest,
+        delete_namespace,
+    ],
 )
 def test_what_may_leave_garbage_is_a_deletion(store: Store, delete: Callable[[Store], None]) -> None:
     """As containerd counts them; a namespace takes its leases along, and a rename deletes the old name."""
     digest = add(store, b"x")
     store.images(NS).create(image("a"))
-    store.leases(NS).create(Lease("l", resources={"content": (str(digest),)}))
+    store.leases(NS).create(Lease("l", resources={"content": (str(digest),), "ingests": ("ref",)}))
     store.leases(OTHER).create(Lease("l"))
     look(store)
     delete(store)
