@@ -611,7 +611,8 @@ class Store(Protocol):
 
     def since_gc(self) -> Iterator[Happening]:
         """What has changed since the last gc that ended, of each namespace the newest first. Found one by
-        one, so that stopping early is cheap. What cannot be told is a Happening too, and no error.
+        one, so that stopping early is cheap. What cannot be told is a Happening too, and no error. But of a
+        namespace that was removed by hand, with its log, nothing is left that could tell.
         """
 
     def looking(self) -> Callable[[], None]:

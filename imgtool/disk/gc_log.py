@@ -69,10 +69,9 @@ def _namespaces(engine: Engine) -> list[str]:
 
 
 def _told(engine: Engine, ns: str) -> Iterator[Happening]:
-    lines = 0
+    entry: dict[str, Any] | None = None
     try:
         for line in log.newest_first(engine.layout.log(ns)):
-            lines += 1
             if log.is_end(line):
                 return
             entry = log.parse(line)
@@ -87,8 +86,11 @@ def _told(engine: Engine, ns: str) -> Iterator[Happening]:
                 yield Happening(ns, deletes=deletes(entry["kind"], entry.get("old"), entry.get("new")))
     except FileNotFoundError:
         pass
-    if not lines and os.path.lexists(engine.layout.namespace_record(ns)):
-        yield Happening(ns, doubt="the log is missing")
+    if entry is None:
+        if os.path.lexists(engine.layout.namespace_record(ns)):
+            yield Happening(ns, doubt="the log is missing")
+    elif entry.get("kind") != "namespace" or entry.get("old") is not None:
+        yield Happening(ns, doubt="the beginning of the log is missing")
 
 
 def deletes(kind: str, old: Any, new: Any) -> bool:

@@ -115,6 +115,36 @@ def test_after_the_next_gc_there_is_no_doubt(store: DiskStore, harm: Callable[[P
     assert is_quiet(store)
 
 
+@pytest.mark.parametrize("keep", [0, 1])
+def test_a_log_that_has_lost_its_beginning_stays_a_doubt(store: DiskStore, keep: int) -> None:
+    """Whatever is written to it: what was deleted before nobody tells any more."""
+    tag(store, "a", add(store, b"x"), LAYER)
+    gc.collect(store)
+    store.images(NS).delete("a")
+    last = lines(path(store))[-1] + b"\n"
+    path(store).unlink()
+    if keep:
+        path(store).write_bytes(last)
+    store.namespaces.update(Namespace(NS, {"y": "a"}))
+    store.namespaces.update(Namespace(NS, {"y": "b"}))
+    assert len(doubts(store)) == 1
+    gc.collect(store)
+    assert is_quiet(store)
+
+
+def test_a_log_that_begins_with_its_namespace_or_with_a_gc_is_no_doubt(store: DiskStore) -> None:
+    """Also where the namespace was deleted meanwhile and made again; or its owner cut off what is old."""
+    store.namespaces.create(Namespace(NS))
+    store.namespaces.create(Namespace(OTHER))
+    store.namespaces.delete(OTHER)
+    tag(store, "a", add(store, b"x", OTHER), LAYER, OTHER)
+    assert not doubts(store)
+    gc.collect(store)
+    path(store).write_bytes(lines(path(store))[-1] + b"\n")
+    tag(store, "a", add(store, b"x"), LAYER)
+    assert not doubts(store)
+
+
 def test_a_torn_last_line_is_no_doubt(store: DiskStore) -> None:
     """What it would have told was never done."""
     tag(store, "a", add(store, b"x"), LAYER)
