@@ -47,6 +47,7 @@ class Call:
     def __init__(self, context: grpc.ServicerContext, backend: str | None = None) -> None:
         self._context = context
         self._backend = backend
+        self._metadata = context.invocation_metadata()
 
     @property
     def namespace(self) -> str:
@@ -59,6 +60,15 @@ class Call:
         if not name:
             raise FailedPrecondition("namespace is required")
         return check_namespace(name)
+
+    def namespace_or(self, other: str) -> str:
+        """The one that the client names; `other` where it names none.
+
+        Raises:
+            InvalidArgument: it can be none.
+        """
+        name = self._header(NAMESPACE)
+        return check_namespace(name) if name else other
 
     @property
     def is_backend(self) -> bool:
@@ -82,7 +92,7 @@ class Call:
 
     def _header(self, key: str) -> str:
         """The first value counts, as in containerd."""
-        for name, value in self._context.invocation_metadata():
+        for name, value in self._metadata:
             if name == key:
                 return str(value)
         return ""

@@ -23,6 +23,7 @@ from imgtool.names import check_namespace
 from imgtool.serve import address, parts, systemd
 from imgtool.serve.contracts import Log, Open
 from imgtool.serve.handlers import Handlers
+from imgtool.serve.stores import Stores
 
 MESSAGE_MAX = 16 << 20  # as containerd
 # A stream that nobody ends holds a thread; threads are made when they are needed.
@@ -127,7 +128,10 @@ def run(options: Options, log: Log) -> None:
         raise InvalidArgument("--address is given, and a socket was handed over (LISTEN_FDS)")
     if options.backend is not None:
         check_namespace(options.backend)
-    open = partial(open_store, options.root, lock_timeout=options.lock_timeout, warn=log.warn)
+    open = Stores(
+        options.root,
+        partial(open_store, options.root, lock_timeout=options.lock_timeout, warn=log.warn),
+    )
     with open():
         pass  # what cannot be opened is told now, not to every client
     place: Place

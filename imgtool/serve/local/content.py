@@ -12,6 +12,7 @@ from imgtool.errors import AlreadyExists, DataLoss, NotFound, Unavailable
 from imgtool.model import EMPTY, ContentInfo, IngestStatus
 from imgtool.serve.calls import OutOfRange
 from imgtool.serve.contracts import Open, Publisher, Scheduler
+from imgtool.serve.local.readers import Readers
 from imgtool.stores import Commit, IngestManager, Manager, Provider, Store, Writer
 
 CHUNK = 1 << 20  # of what is read: as containerd's
@@ -93,6 +94,7 @@ class LocalContent:
         self._gc = gc
         self._events = events
         self._view = view
+        self._readers = Readers(open, lambda store, namespace: view(store, namespace).content)
 
     def info(self, namespace: str, digest: Digest) -> ContentInfo:
         with self._open() as store:
@@ -130,7 +132,7 @@ class LocalContent:
             OutOfRange: `offset` lies beyond the end.
             DataLoss: the object has become shorter meanwhile.
         """
-        with self._open() as store, self._view(store, namespace).content.reader(digest) as reader:
+        with self._readers.reading(namespace, digest) as reader:
             at = max(offset, 0)
             if at > reader.size:
                 raise OutOfRange(f"offset {at} is past the end of content '{digest}' at {reader.size}")
