@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from imgtool.digest import Digest, new_hasher
-from imgtool.disk import atomic, check_log, codec, ingests, read, settings
+from imgtool.disk import atomic, check_log, codec, ingests, log, read, settings
 from imgtool.disk.engine import CONTENT, IMAGE, LEASE, NAMESPACE, Kind
 from imgtool.disk.layout import SUFFIX, Layout, base, ingest_key, inside, is_branch, is_record
 from imgtool.errors import DataLoss, ImgtoolError, from_oserror
@@ -285,7 +285,10 @@ class Files:
             return [self._problem(ERROR, "log", path, error)]
         with open(fd, "rb") as file:
             wrong, told = check_log.judge(file)
-        problems = self._mode(path, status, _PRIVATE)
+        problems = self._mode(path, status, (*_PRIVATE, log.GAP_MODE))
+        if log.has_gap(path):
+            what = "does not tell of all that was removed: the disk was full; the next gc looks at everything"
+            problems.append(self._problem(REMARK, "log", path, what))
         problems += [self._problem(ERROR, "log", path, what) for what in wrong.errors]
         problems += [self._problem(REMARK, "log", path, what) for what in wrong.remarks]
         for kind, name in told:

@@ -404,6 +404,7 @@ class Engine:
             if any(change.new is not None for change in changes):
                 raise
             # Removing is the way out of a full disk.
+            log.mark_gap(self.layout.log(ns))
             self.warn(f"removed without a line in the log: {error.message}")
 
     def current(self, ns: str, kind: str, name: str) -> codec.Record | None:

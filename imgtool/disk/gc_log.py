@@ -69,6 +69,9 @@ def _namespaces(engine: Engine) -> list[str]:
 
 
 def _told(engine: Engine, ns: str) -> Iterator[Happening]:
+    if log.has_gap(engine.layout.log(ns)):
+        yield Happening(ns, doubt="something was removed without a line in the log, on a full disk")
+        return
     entry: dict[str, Any] | None = None
     try:
         for line in log.newest_first(engine.layout.log(ns)):
@@ -125,11 +128,13 @@ def _state(engine: Engine, ns: str) -> _State:
         status = os.lstat(engine.layout.log(ns))
     except OSError:
         return (0,)
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode
 
 
 def _is_ended(engine: Engine, ns: str) -> bool:
     """Whether nothing has been logged since a gc ended, or there never was anything to log."""
+    if log.has_gap(engine.layout.log(ns)):
+        return False
     try:
         return log.is_end(next(log.newest_first(engine.layout.log(ns)), b""))
     except FileNotFoundError:

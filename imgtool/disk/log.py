@@ -8,6 +8,9 @@
 The last member of each line is `seal`, the sha256 of the bytes before it; a line that does not fit its
 seal cannot be read.
 
+The owner's execute bit of the file says that there is a gap: a full disk had no room for the line of a
+removal. It takes no space, and goes when a gc has ended.
+
 A line whose `new` is not what its record holds did not happen, which only the last operation can be
 in; the next writer looks, under the namespace's lock, and says so in the log.
 """
@@ -15,6 +18,7 @@ in; the next writer looks, under the namespace's lock, and says so in the log.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -24,9 +28,10 @@ from imgtool.digest import SHA256, Digest
 from imgtool.disk import atomic, read
 from imgtool.disk.codec import Record
 from imgtool.disk.layout import parent
-from imgtool.errors import ImgtoolError
+from imgtool.errors import ImgtoolError, ResourceExhausted
 
 Change = tuple[str, str, Record | None, Record | None]  # kind, name, old, new
+GAP_MODE = atomic.PRIVATE_MODE | stat.S_IXUSR
 _SEAL = b',"seal":"'
 _BLOCK = 1 << 16
 _ENDED = b',"gc":{}'
@@ -61,10 +66,36 @@ def append_gc(
 
 
 def append_end(path: str, op: str, now: int, current: Callable[[str, str], Record | None]) -> None:
-    """Write that a gc has ended, by which nothing before this line makes one due. Not durable, because
-    without it only another gc is due.
+    """Write that a gc has ended, by which nothing before this line makes one due, and no gap. Not durable,
+    because without it only another gc is due.
     """
     _append(path, [_line({"op": op, "time": format_time(now), "gc": {}})], current, now, durable=False)
+    if has_gap(path):
+        atomic.make_private(path)
+
+
+def mark_gap(path: str) -> None:
+    """Say that something is removed of which no line tells, durable when this returns. A log that is not
+    there is gap enough.
+    """
+    try:
+        fd, _ = read.open_regular(path)
+    except FileNotFoundError:
+        return
+    try:
+        atomic.set_mode(fd, GAP_MODE)
+        with suppress(ResourceExhausted):  # by what was written before
+            atomic.sync_fd(fd)
+    finally:
+        os.close(fd)
+
+
+def has_gap(path: str) -> bool:
+    """Whether something was removed of which no line tells, since the last gc that ended."""
+    try:
+        return bool(os.lstat(path).st_mode & stat.S_IXUSR)
+    except OSError:
+        return False
 
 
 def is_end(line: bytes) -> bool:

@@ -86,6 +86,7 @@ def _remove_images(engine: Engine, ns: str, names: Sequence[str]) -> None:
     try:
         log.append(layout.log(ns), new_id(), clock.now(), changes, partial(engine.current, ns))
     except ResourceExhausted as error:
+        log.mark_gap(layout.log(ns))
         engine.warn(f"removed without a line in the log: {error.message}")
     for _, name, _, _ in changes:
         batch.unlink(layout.image(ns, name))
@@ -118,6 +119,7 @@ def _log(engine: Engine, ns: str, garbage: Garbage) -> None:
         path = engine.layout.log(ns)
         log.append_gc(path, new_id(), clock.now(), removed, partial(engine.current, ns))
     except ResourceExhausted as error:
+        log.mark_gap(engine.layout.log(ns))
         engine.warn(f"gc goes on without a line in the log: {error.message}")
 
 

@@ -328,6 +328,25 @@ def test_a_full_disk_can_still_be_read_and_emptied(disk: Path, hello: Path) -> N
     store.check_collected()
 
 
+def test_what_was_deleted_on_a_full_disk_makes_gc_due(disk: Path, hello: Path, tmp_path: Path) -> None:
+    """Its line had no room in the log; nor did the first gc have any to say that it has ended."""
+    store = Imgtool(disk / "store")
+    store("ingest", f"oci:{hello}", "--name", "base")
+    (tmp_path / "f").write_bytes(b"data")
+    # A line with this label fits into no block that is begun.
+    store("ingest", tmp_path / "f", "-l", f"long={'x' * 4000}")
+    store("gc")
+    assert store("gc", "--auto") == ""
+    fill(disk / "filler")
+    done = store.run("delete", "f")
+    assert (done.returncode, b"without a line in the log" in done.stderr) == (0, True)
+    (disk / "filler").unlink()
+    store("label", "base", "a=b")
+    assert "object" in store("gc", "--auto")
+    assert store("gc", "--auto") == ""
+    store.check_collected()
+
+
 @pytest.mark.parametrize("disk", ["size=4m,nr_inodes=60"], indirect=True)
 def test_a_disk_without_inodes_is_a_full_disk(disk: Path, hello: Path) -> None:
     """There is room, but not for another file."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from imgtool.digest import BLAKE3, SHA256, Digest
-from imgtool.disk import DiskStore, open_store
+from imgtool.disk import DiskStore, log, open_store
 from imgtool.disk.check import ERROR, REMARK, Problem, settled
 from imgtool.errors import DataLoss, ImgtoolError, NotFound
 from imgtool.model import ContentInfo, Descriptor, Image, Lease, Namespace
@@ -337,6 +337,15 @@ def test_a_directory_that_is_a_link_is_an_error(store: DiskStore, root: Path, pl
     (root / place).symlink_to(root.with_name("elsewhere"))
     told = Problem(ERROR, "file", "", place, "is a symbolic link, expected a directory")
     assert told in problems(root)
+
+
+def test_a_gap_in_a_log_is_a_remark(store: DiskStore, root: Path) -> None:
+    """Nothing is lost; but who reads the log should know."""
+    put(store, "app", b"hello")
+    log.mark_gap(store.engine.layout.log("default"))
+    (problem,) = problems(root)
+    assert (problem.level, problem.kind, problem.name) == (REMARK, "log", "namespaces/default/log")
+    assert "the disk was full" in problem.what
 
 
 @pytest.mark.parametrize(

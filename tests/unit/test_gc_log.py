@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imgtool import clock
 from imgtool.disk import DiskStore, atomic, log, open_store
 from imgtool.errors import ImgtoolError
 from imgtool.model import Namespace
 from imgtool.ops import gc
 from imgtool.stores import Garbage
 
-from .gc_world import LAYER, NS, OTHER, add, tag
+from .gc_world import EXPIRE, LAYER, NS, OTHER, add, tag
 
 
 @pytest.fixture
@@ -253,6 +255,73 @@ def test_on_a_full_disk_gc_works_and_is_due_again(
     assert not is_quiet(store)
     gc.collect(store)
     assert is_quiet(store)
+
+
+def delete(store: DiskStore) -> None:
+    store.images(NS).delete("a")
+
+
+def dies_when_gone(store: DiskStore, file: str, later: int = 0) -> None:
+    """gc, at a later time, removes a record, and then the process ends."""
+    sync = atomic.Batch.sync
+
+    def dies(batch: atomic.Batch) -> None:
+        sync(batch)
+        if not os.path.exists(file):
+            raise Crash
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "wall", lambda: time.time_ns() + later)
+        patch.setattr(atomic.Batch, "sync", dies)
+        with pytest.raises(Crash):
+            gc.collect(store)
+
+
+def expire(store: DiskStore) -> None:
+    dies_when_gone(store, store.engine.layout.image(NS, "a"), 2 * clock.HOUR)
+
+
+def collect(store: DiskStore) -> None:
+    (digest,) = gc.find(store).content[NS]
+    dies_when_gone(store, store.engine.layout.content_record(NS, digest))
+
+
+@pytest.mark.parametrize("remove", [delete, expire, collect])
+def test_what_is_removed_on_a_full_disk_makes_gc_due_whatever_follows(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch, remove: Callable[[DiskStore], None]
+) -> None:
+    """Its line could not be written. What tells needs no room, and stays until a gc has ended."""
+    until = clock.format_time(clock.wall() + clock.HOUR)
+    tag(store, "a", add(store, b"x"), LAYER, labels={EXPIRE: until})
+    gc.collect(store)
+    add(store, b"garbage")
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "_do", full)
+        remove(store)
+        assert len(doubts(store)) == 1
+    assert "on a full disk" in doubts(store)[0]
+    store.namespaces.update(Namespace(NS, {"y": "a"}))
+    assert len(doubts(store)) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "_do", full)
+        gc.collect(store)
+        assert len(doubts(store)) == 1
+    gc.collect(store)
+    assert is_quiet(store)
+    assert path(store).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_removal_while_gc_looks_on_a_full_disk_still_counts(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log is as long as it was before."""
+    tag(store, "a", add(store, b"x"), LAYER)
+    looked = store.looking()
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "_do", full)
+        store.images(NS).delete("a")
+    looked()
+    assert len(doubts(store)) == 1
 
 
 def test_a_line_that_cannot_be_written_does_not_stop_the_others(
