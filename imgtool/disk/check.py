@@ -125,7 +125,7 @@ class Files:
     def _settings(self) -> list[Problem]:
         path = self._layout.settings
         try:
-            settings.load(self._layout)
+            setup = settings.load(self._layout)
         except DataLoss as error:
             return [self._problem(ERROR, "settings", path, error)]
         if not os.path.lexists(path):
@@ -133,6 +133,10 @@ class Files:
         problems = self._mode(path, os.lstat(path), _PUBLISHED)
         if not self._is_sealed(path):
             problems.append(self._problem(REMARK, "settings", path, "has no seal"))
+        for key in setup.unknown:
+            problems.append(
+                self._problem(REMARK, "settings", path, f"the key '{key}' means nothing to this imgtool")
+            )
         return problems
 
     # --- objects

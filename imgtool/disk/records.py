@@ -100,6 +100,10 @@ class Fields:
                 raise self.bad(key, "has a value that imgtool cannot keep")
         return self._left
 
+    def left(self) -> tuple[str, ...]:
+        """The keys that are unknown, with those of the tables around them in front."""
+        return tuple(f"{self._prefix}{key}" for key in self._left)
+
     def has(self, key: str) -> bool:
         return key in self._left
 

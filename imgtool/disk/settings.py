@@ -48,6 +48,7 @@ class Setup(NamedTuple):
     write: int = FORMAT
     locking: bool = True
     settings: Settings = Settings()
+    unknown: tuple[str, ...] = ()  # keys that mean nothing to this version, with their tables
 
 
 def load(layout: Layout) -> Setup:
@@ -90,7 +91,14 @@ def load(layout: Layout) -> Setup:
         mutation_threshold=gc.integer("mutation_threshold", default.mutation_threshold),
     )
     _check_places(fields, form, gc)
-    return Setup(exists=True, read=reads, write=writes, locking=locking == "flock", settings=found)
+    return Setup(
+        exists=True,
+        read=reads,
+        write=writes,
+        locking=locking == "flock",
+        settings=found,
+        unknown=(*fields.left(), *form.left(), *gc.left()),
+    )
 
 
 def _check_places(top: Fields, form: Fields, gc: Fields) -> None:

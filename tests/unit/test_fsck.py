@@ -339,6 +339,27 @@ def test_a_directory_that_is_a_link_is_an_error(store: DiskStore, root: Path, pl
     assert told in problems(root)
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("[gc]\ndeletion_treshold = 3\n", "gc.deletion_treshold"),
+        ("[gc]\n[gc.later]\nx = 1\n", "gc.later"),
+        ("[formats]\nread = 1\n", "formats"),
+        ("later = 1\n", "format.later"),
+    ],
+)
+def test_a_setting_that_means_nothing_is_a_remark(store: DiskStore, root: Path, line: str, told: str) -> None:
+    """It may be misspelt; or a later imgtool's, which is why the store works all the same."""
+    put(store, "app", b"hello")
+    path = root / "imgtool.toml"
+    text = path.read_text().rpartition("# sha256:")[0] + line
+    path.unlink()
+    path.write_text(text)
+    path.chmod(0o444)
+    what = f"the key '{told}' means nothing to this imgtool"
+    assert Problem(REMARK, "settings", "", "imgtool.toml", what) in problems(root)
+
+
 def test_a_gap_in_a_log_is_a_remark(store: DiskStore, root: Path) -> None:
     """Nothing is lost; but who reads the log should know."""
     put(store, "app", b"hello")
