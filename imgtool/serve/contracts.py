@@ -16,14 +16,7 @@ anew sees what has become of the files and of imgtool.toml meanwhile.
 
 
 class Scheduler(Protocol):
-    """Runs gc."""
-
-    def changed(self, *, deleted: bool) -> None:
-        """A record has changed through this server.
-
-        Args:
-            deleted: an image, content or lease is gone, or a lease let go of something.
-        """
+    """Runs gc. It learns from the logs what has changed, as subscribers do."""
 
     def collect(self) -> None:
         """Run a whole gc, begun after this call, and return when it has ended.
@@ -39,7 +32,10 @@ class Publisher(Protocol):
     """
 
     def changed(self, namespace: str) -> None:
-        """The log of `namespace` has new lines, which are to be published now rather than later."""
+        """The log of `namespace` has new lines: subscribers are told when this returns."""
+
+    def changing(self, namespace: str, caller: str, topic: str) -> AbstractContextManager[None]:
+        """Inside, a client changes the namespace itself. See `exchange.Exchange.changing`."""
 
 
 class Log(NamedTuple):

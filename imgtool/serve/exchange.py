@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,8 @@ _ENVELOPE = 1 << 10  # bytes that one takes, besides what it holds
 
 NEWER = frozenset({"/content/create"})
 """What containerd publishes only since 2.0: a client of 1.x complains of each that it cannot be read."""
+
+_OF_CALLERS = frozenset({"/namespaces/create", "/namespaces/update"})
 
 
 class Envelope(NamedTuple):
@@ -123,6 +126,7 @@ class Exchange:
     def __init__(self, watch: Watch, *, without: Collection[str] = NEWER) -> None:
         self._watch = watch
         self._without = without
+        self._callers: dict[str, tuple[str, str]] = {}
         self._subscribers: tuple[Subscription, ...] = ()
         self._joining = threading.Lock()
         self._is_closed = False
@@ -132,6 +136,19 @@ class Exchange:
     def changed(self, namespace: str) -> None:
         """The log of `namespace` has new lines: subscribers are told when this returns."""
         self._watch.look(namespace)
+
+    @contextmanager
+    def changing(self, namespace: str, caller: str, topic: str) -> Iterator[None]:
+        """Inside, a client changes the namespace itself. That is told under the namespace in which the
+        client works, and as what it has asked for; the log knows neither. When it ends, subscribers have
+        been told.
+        """
+        self._callers[namespace] = caller, topic
+        try:
+            yield
+            self.changed(namespace)
+        finally:
+            self._callers.pop(namespace, None)
 
     def publish(
         self, namespace: str, topic: str, type_url: str, value: bytes, fields: Mapping[str, Any] = EMPTY
@@ -183,9 +200,11 @@ class Exchange:
 
     def _happened(self, operation: Operation) -> None:
         if self._subscribers:
-            for event in events_of(operation):
-                if event.topic not in self._without:
-                    self._tell(Envelope(*event[:3], TYPES[event.topic], None, event.fields))
+            for time, namespace, topic, fields in events_of(operation):
+                if topic in _OF_CALLERS and namespace in self._callers:
+                    namespace, topic = self._callers[namespace]
+                if topic not in self._without:
+                    self._tell(Envelope(time, namespace, topic, TYPES[topic], None, fields))
 
     def _tell(self, envelope: Envelope) -> None:
         labels = envelope.fields.get("labels") or {}

@@ -11,17 +11,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
+from imgtool.serve import scheduler
 from imgtool.serve.contracts import Log, Open
+from imgtool.serve.exchange import Exchange
 from imgtool.serve.handlers import Service
 from imgtool.serve.local.backend import backend
 from imgtool.serve.local.content import LocalContent
-from imgtool.serve.local.events import LogOnly
-from imgtool.serve.local.gc import OnDemand
 from imgtool.serve.local.images import LocalImages
 from imgtool.serve.local.introspection import LocalIntrospection, Plugin
 from imgtool.serve.local.leases import LocalLeases
 from imgtool.serve.local.namespaces import LocalNamespaces
 from imgtool.serve.services.content import Content
+from imgtool.serve.services.events import Events
 from imgtool.serve.services.health import Health
 from imgtool.serve.services.images import Images
 from imgtool.serve.services.introspection import Introspection
@@ -29,6 +30,7 @@ from imgtool.serve.services.leases import Leases
 from imgtool.serve.services.namespaces import Namespaces
 from imgtool.serve.services.snapshots import Snapshots
 from imgtool.serve.services.version import Version
+from imgtool.serve.watch import Watch
 
 METADATA = "io.containerd.metadata.v1"
 EVENT = "io.containerd.event.v1"
@@ -56,11 +58,21 @@ class World(NamedTuple):
 
 
 class Init:
-    """What one part is made from: the world, and the parts that were made before, by type and id."""
+    """What one part is made from: the world, and the parts that were made before, by type and id.
 
-    def __init__(self, world: World, made: dict[tuple[str, str], Any], served: list[str]) -> None:
+    Args:
+        world: what is there before the parts.
+        watch: tells what is changed in the store; begins when all parts are made.
+        made: the parts made so far.
+        served: names of the gRPC services, there when all parts are made.
+    """
+
+    def __init__(
+        self, world: World, watch: Watch, made: dict[tuple[str, str], Any], served: list[str]
+    ) -> None:
         self.world = world
-        self.served = served  # names of the gRPC services, there when all parts are made
+        self.watch = watch
+        self.served = served
         self._made = made
 
     def __getitem__(self, part: tuple[str, str]) -> Any:
@@ -78,21 +90,19 @@ class Part(NamedTuple):
 
 PARTS: tuple[Part, ...] = (
     Part(METADATA, "bolt", (), lambda init: init.world.open),
-    Part(EVENT, "exchange", (), lambda _: LogOnly()),
-    Part(GC, "scheduler", (METADATA,), lambda init: OnDemand(init[METADATA, "bolt"])),
+    Part(EVENT, "exchange", (), lambda init: Exchange(init.watch)),
+    Part(GC, "scheduler", (METADATA,), lambda init: _scheduler(init)),
     Part(
         SERVICE,
         "content-service",
-        (METADATA, GC, EVENT),
-        lambda init: LocalContent(init[METADATA, "bolt"], init[GC, "scheduler"], init[EVENT, "exchange"]),
+        (METADATA, EVENT),
+        lambda init: LocalContent(init[METADATA, "bolt"], init[EVENT, "exchange"]),
     ),
     Part(
         SERVICE,
         "backend-service",
-        (METADATA, GC, EVENT),
-        lambda init: LocalContent(
-            init[METADATA, "bolt"], init[GC, "scheduler"], init[EVENT, "exchange"], backend
-        ),
+        (METADATA, EVENT),
+        lambda init: LocalContent(init[METADATA, "bolt"], init[EVENT, "exchange"], backend),
     ),
     Part(
         SERVICE,
@@ -119,6 +129,7 @@ PARTS: tuple[Part, ...] = (
         (SERVICE,),
         lambda init: Content(init[SERVICE, "content-service"], init[SERVICE, "backend-service"]),
     ),
+    Part(GRPC, "events", (EVENT,), lambda init: Events(init[EVENT, "exchange"])),
     Part(GRPC, "images", (SERVICE,), lambda init: Images(init[SERVICE, "images-service"])),
     Part(GRPC, "leases", (SERVICE,), lambda init: Leases(init[SERVICE, "leases-service"])),
     Part(GRPC, "namespaces", (SERVICE,), lambda init: Namespaces(init[SERVICE, "namespaces-service"])),
@@ -142,9 +153,20 @@ def plugins() -> Sequence[Plugin]:
 def compose(world: World) -> list[Service]:
     """Make all parts, in the order of the table; returns the faces."""
     made: dict[tuple[str, str], Any] = {}
-    init = Init(world, made, [])
+    watch = Watch(world.open, world.log, world.stopping)
+    world.on_stop.callback(watch.stop)
+    init = Init(world, watch, made, [])
     for part in PARTS:
         made[part.type, part.id] = part.make(init)
+    watch.start()
     faces: list[Service] = [face for (type, _), face in made.items() if type == GRPC]
     init.served.extend(face.descriptor.full_name for face in faces)
     return faces
+
+
+def _scheduler(init: Init) -> scheduler.Scheduler:
+    made = scheduler.for_store(init[METADATA, "bolt"], init.world.log)
+    init.watch.listen(made.happened)
+    init.world.on_stop.callback(made.stop)
+    made.start()
+    return made

@@ -66,6 +66,8 @@ class Served:
     def __init__(self, root: Path, path: Path) -> None:
         self.root = root
         self.path = path
+        self.warned: list[str] = []  # by the server, in this process
+        self.may_warn: tuple[str, ...] = ()  # how warnings begin that are no fault of ours
         self.channel = grpc.insecure_channel(f"unix:{path}")
 
     def stub(self, service: ServiceDescriptor, namespace: str = "default", **headers: str) -> Stub:

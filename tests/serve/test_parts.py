@@ -14,6 +14,7 @@ from imgtool.disk import open_store
 from imgtool.serve.contracts import Log
 from imgtool.serve.local.introspection import LocalIntrospection
 from imgtool.serve.parts import PARTS, Init, World
+from imgtool.serve.watch import Watch
 
 
 class Noting(dict[tuple[str, str], Any]):
@@ -35,10 +36,11 @@ def test_each_part_requires_what_it_is_made_of_and_that_stands_above(tmp_path: P
         world = World(
             str(tmp_path), partial(open_store, str(tmp_path / "store")), log, threading.Event(), stack
         )
+        watch = Watch(world.open, log)
         made = Noting()
         for part in PARTS:
             made.asked.clear()
-            made[part.type, part.id] = part.make(Init(world, made, []))
+            made[part.type, part.id] = part.make(Init(world, watch, made, []))
             assert made.asked == set(part.requires), part.id
 
 

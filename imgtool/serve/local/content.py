@@ -11,7 +11,7 @@ from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, DataLoss, NotFound, Unavailable
 from imgtool.model import EMPTY, ContentInfo, IngestStatus
 from imgtool.serve.calls import OutOfRange
-from imgtool.serve.contracts import Open, Publisher, Scheduler
+from imgtool.serve.contracts import Open, Publisher
 from imgtool.serve.local.readers import Readers
 from imgtool.stores import Commit, IngestManager, Manager, Provider, Store, Writer
 
@@ -78,20 +78,12 @@ class LocalContent:
 
     Args:
         open: opens the store.
-        gc: told of changes.
         events: told of changes.
         view: what clients see of a namespace.
     """
 
-    def __init__(
-        self,
-        open: Open,
-        gc: Scheduler,
-        events: Publisher,
-        view: Callable[[Store, str], View] = plain,
-    ) -> None:
+    def __init__(self, open: Open, events: Publisher, view: Callable[[Store, str], View] = plain) -> None:
         self._open = open
-        self._gc = gc
         self._events = events
         self._view = view
         self._readers = Readers(open, lambda store, namespace: view(store, namespace).content)
@@ -103,7 +95,7 @@ class LocalContent:
     def update(self, namespace: str, info: ContentInfo, paths: Sequence[str]) -> ContentInfo:
         with self._open() as store:
             updated = self._view(store, namespace).content.update(info, *paths)
-        self._changed(namespace)
+        self._events.changed(namespace)
         return updated
 
     def list(self, namespace: str, filters: Sequence[str]) -> Iterator[ContentInfo]:
@@ -117,7 +109,7 @@ class LocalContent:
     def delete(self, namespace: str, digest: Digest) -> None:
         with self._open() as store:
             self._view(store, namespace).content.delete(digest)
-        self._changed(namespace, deleted=True)
+        self._events.changed(namespace)
 
     def read(self, namespace: str, digest: Digest, offset: int, size: int) -> Iterator[bytes]:
         """The bytes from `offset` on, in chunks.
@@ -193,14 +185,10 @@ class LocalContent:
                     offset = _written(writer, step)
                     if step.action == "commit":
                         info = commit(Commit(writer, total or None, expected, step.labels))
-                        self._changed(namespace)
+                        self._events.changed(namespace)
                         yield Progress("commit", offset, info.digest)
                         return
                     yield Progress("write", offset, writer.digest())
-
-    def _changed(self, namespace: str, *, deleted: bool = False) -> None:
-        self._gc.changed(deleted=deleted)
-        self._events.changed(namespace)
 
 
 def _written(writer: Writer, step: Step) -> int:

@@ -44,13 +44,13 @@ class LocalImages:
             created = store.images(namespace).create(image)
             if holder is not None:
                 store.leases(namespace).add(holder, "images", image.name)
-        self._changed(namespace)
+        self._events.changed(namespace)
         return created
 
     def update(self, namespace: str, image: Image, paths: Sequence[str]) -> Image:
         with self._open() as store:
             updated = store.images(namespace).update(image, *paths)
-        self._changed(namespace)
+        self._events.changed(namespace)
         return updated
 
     def delete(self, namespace: str, name: str, *, target: str | None = None, sync: bool = False) -> None:
@@ -72,10 +72,6 @@ class LocalImages:
                 raise NotFound(f"image '{name}' with target {target}")
             else:
                 images.delete(name, target=Digest.parse(target))
-        self._changed(namespace, deleted=True)
+        self._events.changed(namespace)
         if sync:
             self._gc.collect()
-
-    def _changed(self, namespace: str, *, deleted: bool = False) -> None:
-        self._gc.changed(deleted=deleted)
-        self._events.changed(namespace)

@@ -23,9 +23,7 @@ class LocalLeases:
     def create(self, namespace: str, lease: Lease) -> Lease:
         """One without an id is given one."""
         with self._open() as store:
-            created = store.leases(namespace).create(lease._replace(id=lease.id or secrets.token_hex(16)))
-        self._gc.changed(deleted=False)
-        return created
+            return store.leases(namespace).create(lease._replace(id=lease.id or secrets.token_hex(16)))
 
     def delete(self, namespace: str, id: str, *, sync: bool = False) -> None:
         """
@@ -36,7 +34,6 @@ class LocalLeases:
         """
         with self._open() as store:
             store.leases(namespace).delete(id)
-        self._gc.changed(deleted=True)
         if sync:
             self._gc.collect()
 
@@ -52,7 +49,6 @@ class LocalLeases:
         with self._open() as store:
             store.leases(namespace).get(id)
             store.leases(namespace).add(id, _checked(type), resource)
-        self._gc.changed(deleted=False)
 
     def remove(self, namespace: str, id: str, type: str, resource: str) -> None:
         """
@@ -63,7 +59,6 @@ class LocalLeases:
         with self._open() as store:
             store.leases(namespace).get(id)
             store.leases(namespace).remove(id, _checked(type), check_resource(type, resource))
-        self._gc.changed(deleted=True)
 
     def resources(self, namespace: str, id: str) -> Sequence[tuple[str, str]]:
         """What the lease holds: types and ids."""

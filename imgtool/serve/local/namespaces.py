@@ -28,17 +28,24 @@ class LocalNamespaces:
         with self._open() as store:
             return list(store.namespaces.list(*filters))
 
-    def create(self, namespace: Namespace) -> Namespace:
-        with self._open() as store:
-            created = store.namespaces.create(namespace)
-        self._events.changed(namespace.name)
-        return created
+    def create(self, namespace: Namespace, caller: str) -> Namespace:
+        """
+        Args:
+            namespace: which.
+            caller: the namespace in which the client works; the event is told there.
+        """
+        with self._events.changing(namespace.name, caller, "/namespaces/create"), self._open() as store:
+            return store.namespaces.create(namespace)
 
-    def update(self, namespace: Namespace, paths: Sequence[str]) -> Namespace:
-        with self._open() as store:
-            updated = store.namespaces.update(namespace, *paths)
-        self._events.changed(namespace.name)
-        return updated
+    def update(self, namespace: Namespace, paths: Sequence[str], caller: str) -> Namespace:
+        """
+        Args:
+            namespace: which; it need not exist.
+            paths: see above.
+            caller: as in `create`.
+        """
+        with self._events.changing(namespace.name, caller, "/namespaces/update"), self._open() as store:
+            return store.namespaces.update(namespace, *paths)
 
     def delete(self, name: str) -> None:
         with self._open() as store:

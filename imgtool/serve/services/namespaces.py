@@ -24,12 +24,14 @@ class Namespaces:
         return pb.ListNamespacesResponse(namespaces=map(messages.namespace, self._namespaces.list(())))
 
     def create(self, request: pb.CreateNamespaceRequest, call: Call) -> pb.CreateNamespaceResponse:
-        created = self._namespaces.create(messages.to_namespace(request.namespace))
+        namespace = messages.to_namespace(request.namespace)
+        created = self._namespaces.create(namespace, call.namespace_or(namespace.name))
         return pb.CreateNamespaceResponse(namespace=messages.namespace(created))
 
     def update(self, request: pb.UpdateNamespaceRequest, call: Call) -> pb.UpdateNamespaceResponse:
         namespace = messages.to_namespace(request.namespace)
-        updated = self._namespaces.update(namespace, request.update_mask.paths)
+        caller = call.namespace_or(namespace.name)
+        updated = self._namespaces.update(namespace, request.update_mask.paths, caller)
         return pb.UpdateNamespaceResponse(namespace=messages.namespace(updated))
 
     def delete(self, request: pb.DeleteNamespaceRequest, call: Call) -> Empty:
