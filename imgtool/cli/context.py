@@ -11,6 +11,8 @@ from imgtool.errors import InvalidArgument
 from imgtool.names import DEFAULT_NAMESPACE, check_namespace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imgtool.disk import DiskStore
 
 
@@ -27,6 +29,8 @@ class Context:
         self.progress = "auto"
         self.lock_timeout = 30.0
         self.format = "table"
+        self.clear_line: Callable[[], object] = lambda: None
+        """Takes back what `Progress` shows; called before anything is printed, on stdout too."""
         self.failures = Failures(self)
         self.out = Output(self)
         self._store: DiskStore | None = None

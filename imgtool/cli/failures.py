@@ -78,6 +78,7 @@ class Failures:
                 yield result
 
     def _report(self, level: str, text: str, *, hint: str | None = None, **more: object) -> None:
+        self._context.clear_line()
         if self._context.json:
             row = {"schema": 1, "level": level, **more, "message": text}
             _write(json_text({**row, "hint": hint} if hint else row))

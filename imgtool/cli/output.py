@@ -163,6 +163,7 @@ class Output:
             ImgtoolError: stdout is full; BrokenPipeError: nobody reads it any more.
         """
         if sys.stdout is not None:
+            self._context.clear_line()
             try:
                 sys.stdout.flush()
             except OSError as error:
@@ -171,6 +172,7 @@ class Output:
     def _write(self, data: bytes) -> None:
         if sys.stdout is None:
             raise ImgtoolError("cannot write to stdout: it is closed")
+        self._context.clear_line()  # the buffer may be full
         try:
             sys.stdout.buffer.write(data)
         except OSError as error:

@@ -28,6 +28,7 @@ class Progress:
     """
 
     def __init__(self, c: Context, doing: str) -> None:
+        self._context = c
         self._doing = doing
         self._done = 0
         how = "none" if c.quiet or c.json or sys.stderr is None else c.progress
@@ -42,20 +43,25 @@ class Progress:
             self._next = time.monotonic() + _EVERY[self._how]
             self._write(f"{self._doing}: {size_text(self._done)}")
 
+    def clear(self) -> None:
+        """Take back the line that is shown: something else is to be printed."""
+        if self._shown and self._how == "auto":
+            self._write("")
+
     def __enter__(self) -> Self:
+        self._context.clear_line = self.clear
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._shown and self._how == "auto":
-            self._write("")
+        self.clear()
 
     def _write(self, text: str) -> None:
         line = f"\r\x1b[K{text}" if self._how == "auto" else f"imgtool: {text}\n"
         try:
             sys.stderr.write(line)
             sys.stderr.flush()
-            self._shown = True
+            self._shown = bool(text)
         except OSError:
             self._how = "none"  # nobody is listening

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from imgtool.cli.context import Context
+from imgtool.cli.output import Kind
 from imgtool.cli.progress import Progress
+from imgtool.errors import NotFound
 
 
 def progress(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +51,53 @@ def test_on_a_terminal_one_line_is_rewritten_and_gone_at_the_end(monkeypatch: py
     assert on_a_terminal(Context(), monkeypatch) == (
         b"\r\x1b[Kingesting: 1.0 KiB\r\x1b[Kingesting: 3.0 KiB\r\x1b[K"
     )
+
+
+ROWS = Kind("images", ("name",))
+
+
+def row(context: Context) -> None:
+    context.out.rows(ROWS, [{"name": "app"}], {"NAME": lambda r: r["name"]}, header=False)
+    context.out.flush()
+
+
+def test_whatever_else_is_printed_begins_on_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows, whenever they leave the buffer, failures, warnings and notes; then the work goes on."""
+    context = Context()
+    clock = iter(range(0, 6000, 60))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    talk: tuple[Callable[[], object], ...] = (
+        lambda: row(context),
+        lambda: context.failures.add(NotFound("lost")),
+        lambda: context.failures.warn("beware"),
+        lambda: context.say("by the way"),
+    )
+    leader, follower = os.openpty()
+    with os.fdopen(leader, "rb", buffering=0) as watcher, os.fdopen(follower, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setattr(sys, "stdout", terminal)
+        with Progress(context, "ingesting") as shown:
+            for say in talk:
+                shown.add(1024)
+                say()
+            context.out.write("buffered\n")
+            shown.add(1024)
+            context.say("flushes it")
+        row(context)
+        os.set_blocking(watcher.fileno(), False)
+        seen = watcher.read(10000) or b""
+    lines = [line.rpartition(b"\x1b[K") for line in seen.split(b"\r\n")]
+    assert [text for _, _, text in lines] == [
+        b"app",
+        b"imgtool: lost",
+        b"imgtool: warning: beware",
+        b"imgtool: by the way",
+        b"buffered",
+        b"imgtool: flushes it",
+        b"app",
+        b"",
+    ]
+    assert seen.count(b"ingesting: ") == 5
 
 
 def test_elsewhere_nothing_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
