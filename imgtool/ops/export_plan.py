@@ -16,7 +16,6 @@ from imgtool.oci.strictjson import LIMIT
 from imgtool.oci.tar import MEMBERS_MAX
 from imgtool.ops import export_documents as documents
 from imgtool.ops import sources
-from imgtool.ops.mark import references
 
 if TYPE_CHECKING:
     from imgtool.stores import ContentStore, Reader
@@ -186,8 +185,7 @@ class _Plan:
                 if node.present:
                     self._add(node)
                 elif node.descriptor.digest not in self._excluded:
-                    by_choice = node.optional and not self._is_labelled(node)
-                    (self._absent if by_choice else missing).append(node.descriptor.digest)
+                    (self._absent if node.optional else missing).append(node.descriptor.digest)
         if missing:
             raise DataLoss(f"image '{image.name}': {_listed(missing)} missing from the store", hint=HEALED)
 
@@ -285,14 +283,6 @@ class _Plan:
         except NotFound:
             return False
         return True
-
-    def _is_labelled(self, node: graph.Node) -> bool:
-        """Whether the parent of what is not there says in its labels that it is."""
-        try:
-            labels = self._content.info(node.parent).labels if node.parent else {}
-        except NotFound:
-            return False
-        return node.descriptor.digest in references(labels)
 
     def _renamed(self, target: Descriptor) -> Descriptor:
         """`target` under a digest that leaves the store: sha256 in the place of blake3."""
