@@ -1,7 +1,7 @@
 """Print what imgtool costs beside what others cost: `python tests/bench/run.py [NAME…]`.
 
 Never asserts on time, and is no test: it prints figures, ratios and their targets. Without names it runs
-all: startup, list, ingest, archives, export, memory, parallel, garbage (which is gc). `--size` and
+all: startup, list, ingest, archives, export, memory, parallel, garbage (which is gc), serve. `--size` and
 `--rounds` make it shorter, `--dir` says on which disk.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from measure import Row
 
-NAMES = ("startup", "list", "ingest", "archives", "export", "memory", "parallel", "garbage")
+NAMES = ("startup", "list", "ingest", "archives", "export", "memory", "parallel", "garbage", "serve")
 HEADER = Row("command", "median", "ratio", "to", "target")
 
 
