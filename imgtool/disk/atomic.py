@@ -145,6 +145,11 @@ def stamp(directory: str, ns: int) -> None:
     _try(os.utime, directory, ns=(ns | 1, ns | 1))
 
 
+def stamp_file(fd: int, ns: int) -> None:
+    """Set the times of an open file."""
+    _try(os.utime, fd, ns=(ns, ns))
+
+
 def sync_fd(fd: int) -> None:
     """Make a file's bytes durable. A failure is final: the file must be dropped, never synced again."""
     _try(os.fsync, fd)

@@ -14,7 +14,7 @@ from imgtool.digest import Digest, Hasher, new_hasher
 from imgtool.disk import atomic, copying, read
 from imgtool.disk.copying import READ, Behind
 from imgtool.disk.reader import FileReader
-from imgtool.errors import FailedPrecondition, InvalidArgument, Unavailable, from_oserror
+from imgtool.errors import FailedPrecondition, ImgtoolError, InvalidArgument, Unavailable, from_oserror
 from imgtool.model import ContentInfo, IngestStatus
 
 if TYPE_CHECKING:
@@ -230,8 +230,8 @@ class FileWriter:
     def close(self) -> None:
         if self._touched and self._fd >= 0:
             # The kernel's own stamps are as coarse as its tick, and may lie before what they tell of.
-            with suppress(OSError):
-                os.utime(self._fd, ns=(self._updated, self._updated))
+            with suppress(ImgtoolError):
+                atomic.stamp_file(self._fd, self._updated)
         self._end(self._place.release)
 
     def __enter__(self) -> Self:
