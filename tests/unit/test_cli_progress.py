@@ -28,15 +28,19 @@ def progress(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def on_a_terminal(context: Context, monkeypatch: pytest.MonkeyPatch) -> bytes:
     leader, follower = os.openpty()
-    shown = b""
-    with os.fdopen(leader, "rb", buffering=0) as watcher:
-        with os.fdopen(follower, "w") as terminal:
-            monkeypatch.setattr(sys, "stderr", terminal)
-            progress(context, monkeypatch)
-        with suppress(OSError):  # EIO: all has been read, and nobody has the terminal open any more
-            while part := watcher.read(10000):
-                shown += part
-    return shown
+    with os.fdopen(follower, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        progress(context, monkeypatch)
+    return watched(leader)
+
+
+def watched(leader: int) -> bytes:
+    """All that was written to a terminal, which is closed now."""
+    seen = b""
+    with os.fdopen(leader, "rb", buffering=0) as watcher, suppress(OSError):  # EIO: that was all
+        while part := watcher.read(10000):
+            seen += part
+    return seen
 
 
 def in_a_file(context: Context, monkeypatch: pytest.MonkeyPatch, path: Path) -> bytes:
@@ -73,9 +77,9 @@ def test_whatever_else_is_printed_begins_on_a_line_of_its_own(monkeypatch: pytes
         lambda: context.say("by the way"),
     )
     leader, follower = os.openpty()
-    with os.fdopen(leader, "rb", buffering=0) as watcher, os.fdopen(follower, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        monkeypatch.setattr(sys, "stdout", terminal)
+    with os.fdopen(follower, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        patch.setattr(sys, "stdout", terminal)
         with Progress(context, "ingesting") as shown:
             for say in talk:
                 shown.add(1024)
@@ -84,8 +88,7 @@ def test_whatever_else_is_printed_begins_on_a_line_of_its_own(monkeypatch: pytes
             shown.add(1024)
             context.say("flushes it")
         row(context)
-        os.set_blocking(watcher.fileno(), False)
-        seen = watcher.read(10000) or b""
+    seen = watched(leader)
     lines = [line.rpartition(b"\x1b[K") for line in seen.split(b"\r\n")]
     assert [text for _, _, text in lines] == [
         b"app",
