@@ -17,7 +17,7 @@ NAMESPACES = namespaces_pb2.DESCRIPTOR.services_by_name["Namespaces"]
 
 class Said(NamedTuple):
     """What a command has printed. Left aside: times, the style of quotes, the order of labels, which is
-    random, and that containerd says of some errors twice what they are.
+    random, how content is named, and that containerd says of some errors twice what they are.
     """
 
     exit: int
@@ -28,6 +28,7 @@ class Said(NamedTuple):
 def said(done: subprocess.CompletedProcess[str]) -> Said:
     stdout = re.sub(r"\S+=\S+", lambda m: ",".join(sorted(m[0].split(","))), done.stdout)
     stderr = re.sub(r'time="[^"]*"', "time", done.stderr).replace('\\"', "'").replace('"', "'")
+    stderr = re.sub(r"content digest (sha256:\w+)", r"content '\1'", stderr)
     return Said(done.returncode, stdout, re.sub(r"(: [a-z ]+)\1$", r"\1", stderr, flags=re.MULTILINE))
 
 
@@ -41,7 +42,7 @@ class Both:
     def ctr(self, *args: str) -> Said:
         """What both say; they must say the same."""
         ours, theirs = (said(server.ctr(*args, namespace=self.namespace)) for server in self.servers)
-        assert ours == theirs, args
+        assert ours == theirs, f"{args}:\n{ours}\n{theirs}"
         return ours
 
     def fails(self, *args: str) -> str:

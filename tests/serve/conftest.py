@@ -25,7 +25,7 @@ def server(tmp_path: Path) -> Iterator[Served]:
         yield served
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A real one, with a store of its own."""
     work = tmp_path_factory.mktemp("containerd")
