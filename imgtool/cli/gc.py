@@ -104,7 +104,7 @@ def collect(c: Context, retention: Retention, *, auto: bool, dry_run: bool, exac
             rules,
             clock.now(),
             dry_run=dry_run,
-            judged=lambda v: c.detail(f"{_named(v)} {'stays' if v.keeps else 'goes'}: {v.reason}"),
+            judged=lambda v: c.detail(f"{_named(v)} {_fate(v)}: {v.reason}"),
             left=lambda v: c.say(f"{_named(v)} has been changed or deleted meanwhile, and is left alone"),
         ):
             if isinstance(gone, Verdict):
@@ -133,6 +133,12 @@ def _is_due(c: Context) -> bool:
 
 def _named(verdict: Verdict) -> str:
     return f"image '{verdict.found.image.name}' of namespace '{verdict.found.namespace}'"
+
+
+def _fate(verdict: Verdict) -> str:
+    if verdict.found.is_past:
+        return "is none of the policy's"
+    return "stays" if verdict.keeps else "goes"
 
 
 def _text(path: str) -> str:

@@ -66,7 +66,7 @@ def images(store: Store, namespaces: Iterable[str], filters: Sequence[str] = ())
         leases = [lease for lease in store.leases(namespace).list() if not is_expired(lease.labels, now)]
         held = {name: lease.id for lease in leases for name in lease.resources.get("images", ())}
         for image in store.images(namespace).list(*filters):
-            yield Found(namespace, image, held.get(image.name))
+            yield Found(namespace, image, held.get(image.name), is_expired(image.labels, now))
 
 
 def delete(store: Store, found: Found) -> bool:

@@ -7,6 +7,9 @@ values asks for, or that a lease holds.
 An image is as old as the last change of its record, `updated`, so that a name which moves on to new
 content is young. Of images that were changed at the same time, the last by namespace and name counts as
 the newest. Names in one group that have the same target are one image for `last`: they stay together.
+
+An image whose time is past is gc's: it counts for no rule and none lets it go, so that the place of the
+newest is not taken by one that goes by itself.
 """
 
 from __future__ import annotations
@@ -46,13 +49,14 @@ class Found(NamedTuple):
     namespace: str
     image: Image
     lease: str | None = None  # the id of one that holds it
+    is_past: bool = False  # its time is up
 
 
 class Verdict(NamedTuple):
     """What becomes of an image."""
 
     found: Found
-    keeps: bool
+    keeps: bool  # it does not go by the policy
     reason: str  # what keeps it, or what does not
 
 
@@ -68,11 +72,14 @@ def judge(images: Iterable[Found], rules: Sequence[Rule], now: int) -> list[Verd
     cases = [_case(found, rules) for found in images]
     members: dict[_Case, list[Found]] = {}
     for found, case in zip(images, cases, strict=True):
-        if case:
+        if case and not found.is_past:
             members.setdefault(case, []).append(found)
     newest = {case: _newest(group, _count(rules[case.number])) for case, group in members.items()}
     verdicts = []
     for found, case in zip(images, cases, strict=True):
+        if found.is_past:
+            verdicts.append(Verdict(found, True, "its time is past"))
+            continue
         if case is None:
             verdicts.append(Verdict(found, True, "no rule is about it"))
             continue

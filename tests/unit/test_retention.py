@@ -20,7 +20,7 @@ from imgtool.ops import gc, prune
 from imgtool.ops.retention import Found, Rule, Verdict, check, judge, parse
 from imgtool.stores import Garbage, Store
 
-from .gc_world import EXPIRE, NS, OTHER, add, tag
+from .gc_world import EXPIRE, NS, OTHER, REF_IMAGE, ROOT, add, tag
 
 NOW = 10 * DAY
 TARGETS = [Digest.of(data) for data in (b"one", b"two", b"three")]
@@ -54,10 +54,15 @@ REPOSITORIES: dict[str, Callable[[str], bool]] = {
 }
 
 
-def found(name: str, *, age: int = 0, target: int = 0, namespace: str = NS, **labels: str) -> Found:
+PAST, FUTURE = "2001-01-01T00:00:00Z", "2201-01-01T00:00:00Z"
+
+
+def found(
+    name: str, *, age: int = 0, target: int = 0, namespace: str = NS, is_past: bool = False, **labels: str
+) -> Found:
     """An image that was changed `age` days ago."""
     descriptor = Descriptor(media.OCTETS, TARGETS[target], 1)
-    return Found(namespace, Image(name, descriptor, labels, 0, NOW - age * DAY))
+    return Found(namespace, Image(name, descriptor, labels, 0, NOW - age * DAY), is_past=is_past)
 
 
 def stay(verdicts: Sequence[Verdict]) -> list[str]:
@@ -69,17 +74,19 @@ def stay(verdicts: Sequence[Verdict]) -> list[str]:
 def worlds(draw: st.DrawFn) -> list[Found]:
     """Images, of which many have a time, a target or a group in common."""
     keys = st.tuples(st.sampled_from([NS, OTHER]), st.sampled_from(sorted(NAMES)))
+    ends = st.sampled_from([{}, {}, {EXPIRE: PAST}, {EXPIRE: FUTURE}, {EXPIRE: "some day"}])
     return [
         Found(
             namespace,
             Image(
                 name,
                 Descriptor(media.OCTETS, draw(st.sampled_from(TARGETS)), 1),
-                draw(st.sampled_from([{}, {"team": "red"}, {"team": "blue"}])),
+                draw(st.sampled_from([{}, {"team": "red"}, {"team": "blue"}])) | (end := draw(ends)),
                 0,
                 NOW - draw(st.integers(-2, 20)) * DAY // 2,
             ),
             draw(st.none() | st.none() | st.just("held")),
+            end.get(EXPIRE) == PAST,
         )
         for namespace, name in draw(st.lists(keys, unique=True, max_size=14).map(sorted))
     ]
@@ -136,14 +143,16 @@ def together(rule: Rule, one: Found, other: Found) -> bool:
 def should_stay(image: Found, images: Sequence[Found], policy: Sequence[Rule]) -> bool:
     """Whether an image stays, as imgtool-gc(1) says it."""
     number = judged_by(image, policy)
-    if number is None or image.lease:
+    if number is None or image.lease or image.is_past:
         return True
     rule = policy[number]
     if rule.within is not None and NOW - image.image.updated < DURATIONS[rule.within]:
         return True
     if any(TAGS[pattern](NAMES[image.image.name][1]) for pattern in rule.tags):
         return True
-    group = [i for i in images if judged_by(i, policy) == number and together(rule, i, image)]
+    group = [
+        i for i in images if judged_by(i, policy) == number and together(rule, i, image) and not i.is_past
+    ]
 
     def rank(target: Digest) -> tuple[int, str, str]:
         return max(
@@ -194,8 +203,11 @@ def test_groups_are_judged_each_for_itself(images: list[Found], others: list[Fou
 
 @given(worlds(), rules().filter(lambda rule: rule.last != 0))
 def test_no_group_is_emptied_unless_0_is_said(images: list[Found], rule: Rule) -> None:
-    """A clock that is wrong, or a pattern that is, costs no project all of its images."""
-    verdicts = [v for v in judge(images, [rule], NOW) if judged_by(v.found, [rule]) == 0]
+    """A clock that is wrong, or a pattern that is, costs no project all of its images. What is past goes
+    by itself, and is none that stays.
+    """
+    living = [v for v in judge(images, [rule], NOW) if not v.found.is_past]
+    verdicts = [verdict for verdict in living if judged_by(verdict.found, [rule]) == 0]
     kept = [verdict.found for verdict in verdicts if verdict.keeps]
     for verdict in verdicts:
         assert any(together(rule, verdict.found, image) for image in kept)
@@ -213,6 +225,17 @@ def test_names_of_one_target_count_once() -> None:
         found("app:v1", age=3, target=2),
     ]
     assert stay(judge(images, [Rule(last=2)], NOW)) == ["app:latest", "app:v3", "app:v2"]
+
+
+def test_what_is_past_takes_nobodys_place() -> None:
+    """gc would take it, and the group would be empty. Whether something else leads to it, gc knows."""
+    images = [found("app:v1", age=2), found("app:v2", age=1, target=1, is_past=True)]
+    verdicts = judge(images, [Rule(last=1)], NOW)
+    assert [(v.keeps, v.reason) for v in verdicts] == [
+        (True, "the newest of repository 'app'"),
+        (True, "its time is past"),
+    ]
+    assert stay(judge(images, [Rule(last=0)], NOW)) == ["app:v2"]
 
 
 def test_the_edge_of_within_is_outside() -> None:
@@ -423,7 +446,7 @@ def test_a_dry_run_tells_what_the_run_does(images: list[Found], policy: list[Rul
     """Whatever names share a target, in whatever groups and namespaces."""
     store = MemoryStore()
     with pytest.MonkeyPatch.context() as patch:
-        for namespace, image, _ in images:
+        for namespace, image, _, _ in images:
             patch.setenv("SOURCE_DATE_EPOCH", str(image.updated // SECOND))
             data = (b"one", b"two", b"three")[TARGETS.index(image.target.digest)]
             target = replace(image.target, digest=add(store, data, namespace), size=len(data))
@@ -434,7 +457,7 @@ def test_a_dry_run_tells_what_the_run_does(images: list[Found], policy: list[Rul
     assert all(prune.delete(store, found) for found in going)
     assert gc.collect(store) == expected
     left = list(prune.images(store, [NS, OTHER]))
-    assert left == [found for found in there if found not in going]
+    assert left == [found for found in there if found not in going and not found.is_past]
     assert {digest for digest, _ in store.objects()} == {found.image.target.digest for found in left}
 
 
@@ -529,6 +552,24 @@ def test_an_image_that_a_lease_holds_stays(store: Store) -> None:
         (False, "keep-last is 0"),
         (False, "keep-last is 0"),
     ]
+
+
+def test_an_image_whose_time_is_past_leaves_the_one_before(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest of each group stays. What something else leads to is no garbage, and not the policy's."""
+    version(store, "app:v1", 1, monkeypatch)
+    version(store, "app:v2", 2, monkeypatch)
+    for day, name in ((3, "app:v3"), (4, "app:v4")):
+        version(store, name, day, monkeypatch)
+        store.images(NS).update(replace(store.images(NS).get(name), labels={EXPIRE: PAST}), "labels")
+    digest = add(store, b"root", labels={ROOT: "1", f"{REF_IMAGE}.x": "app:v4"})
+    *gone, garbage = pruned(store, Rule(last=1))
+    assert [name_of(verdict) for verdict in gone] == ["app:v1"]
+    assert isinstance(garbage, Garbage)
+    assert garbage.images == {NS: ["app:v3"]}
+    assert [image.name for image in store.images(NS).list()] == ["app:v2", "app:v4"]
+    assert store.content(NS).info(digest)
 
 
 def test_a_policy_sees_the_images_that_match(store: Store) -> None:
