@@ -101,8 +101,9 @@ def test_a_daemon_sees_only_what_it_has_written(server: Served, daemon: Stub) ->
     list(daemon.write(iter([pb.WriteContentRequest(action=pb.WRITE, ref="ours", data=b"x")])))
     (block,) = daemon.list(pb.ListContentRequest())
     assert [info.digest for info in block.info] == [ours]
-    statuses = daemon.list_statuses(pb.ListStatusesRequest(filters=["ref~=o"])).statuses
-    assert [status.ref for status in statuses] == ["ours"]
+    for filters in ([], ["ref==ours"], ["ref==theirs", "ref==ours"]):
+        statuses = daemon.list_statuses(pb.ListStatusesRequest(filters=filters)).statuses
+        assert [status.ref for status in statuses] == ["ours"]
     for call in (
         lambda: daemon.delete(pb.DeleteContentRequest(digest=theirs)),
         lambda: list(daemon.read(pb.ReadContentRequest(digest=theirs))),
