@@ -65,6 +65,8 @@ from imgtool.stores import (
     Store,
     Writer,
     check_live,
+    check_seen,
+    check_unheld,
     renewed,
 )
 
@@ -334,9 +336,14 @@ class _Images(_Bound):
             self._tell(deletes=True)
         return there
 
-    def delete(self, name: str, *, target: Digest | None = None) -> Image:
+    def delete(
+        self, name: str, *, target: Digest | None = None, seen: Image | None = None, unless_held: bool = False
+    ) -> Image:
         image = self.get(name)
         _check_target(image, target)
+        check_seen(image, seen)
+        if unless_held:
+            check_unheld(name, self._space.leases.values())
         del self._space.images[name]
         self._tell(deletes=True)
         return image

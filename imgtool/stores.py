@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.errors import AlreadyExists, ImgtoolError, NotFound
+from imgtool.errors import AlreadyExists, FailedPrecondition, ImgtoolError, NotFound
 from imgtool.model import (
     EMPTY,
     ContentInfo,
@@ -328,12 +328,20 @@ class ImageStore(Protocol):
             InvalidArgument: both names are the same.
         """
 
-    def delete(self, name: str, *, target: Digest | None = None) -> Image:
-        """Remove the record and return it; its content stays until gc.
+    def delete(
+        self, name: str, *, target: Digest | None = None, seen: Image | None = None, unless_held: bool = False
+    ) -> Image:
+        """Remove the record and return it; its content stays until gc. No other client's change comes
+        between the comparisons and that.
+
+        Args:
+            target: remove it only if it points to this digest.
+            seen: remove it only if the record is this one, in every field.
+            unless_held: remove it only if no lease whose time is not past lists it as an image.
 
         Raises:
             NotFound: no such image.
-            FailedPrecondition: the image points to another digest than `target`.
+            FailedPrecondition: the target is not `target`, the record not `seen`, or a lease lists it.
         """
 
 
@@ -490,6 +498,26 @@ def check_live(lease: Lease) -> Lease:
             hint=f"imgtool lease label -x 24h {lease.id} renews it",
         )
     return lease
+
+
+def check_seen(there: Image, seen: Image | None) -> None:
+    """
+    Raises:
+        FailedPrecondition: `there` is another record than `seen`, if that is given.
+    """
+    if seen is not None and there != seen:
+        raise FailedPrecondition(f"image '{there.name}' has been changed")
+
+
+def check_unheld(image: str, leases: Iterable[Lease]) -> None:
+    """
+    Raises:
+        FailedPrecondition: one of `leases` whose time is not past lists `image`.
+    """
+    now = clock.wall()
+    for lease in leases:
+        if image in lease.resources.get("images", ()) and not is_past(expiry(lease.labels), now):
+            raise FailedPrecondition(f"lease '{lease.id}' holds image '{image}'")
 
 
 def renewed(there: Lease, hold: Lease) -> Lease:

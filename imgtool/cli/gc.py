@@ -105,7 +105,9 @@ def collect(c: Context, retention: Retention, *, auto: bool, dry_run: bool, exac
             clock.now(),
             dry_run=dry_run,
             judged=lambda v: c.detail(f"{_named(v)} {_fate(v)}: {v.reason}"),
-            left=lambda v: c.say(f"{_named(v)} has been changed or deleted meanwhile, and is left alone"),
+            left=lambda v: c.say(
+                f"{_named(v)} has been changed, leased or deleted meanwhile, and is left alone"
+            ),
         ):
             if isinstance(gone, Verdict):
                 yield _row("image", gone.found.namespace, gone.found.image.name, reason=gone.reason)

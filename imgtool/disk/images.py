@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.disk.engine import CONTENT, IMAGE, Edit, Engine
+from imgtool.disk.engine import CONTENT, IMAGE, LEASE, Edit, Engine
 from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from imgtool.fieldpaths import merge_image
 from imgtool.model import Image, check_image, replace
@@ -96,14 +96,23 @@ class DiskImages:
         image, _ = self._engine.apply(self._ns, edits)
         return cast(Image, image)
 
-    def delete(self, name: str, *, target: Digest | None = None) -> Image:
+    def delete(
+        self, name: str, *, target: Digest | None = None, seen: Image | None = None, unless_held: bool = False
+    ) -> Image:
+        from imgtool.stores import check_seen, check_unheld
+
         check_name(name)
         deleted: list[Image] = []
         if self._engine.load(IMAGE, self._ns, name) is None:
             raise not_found(name)
 
         def change(old: Image | None) -> None:
-            deleted.append(_expected(old, name, target))
+            there = _expected(old, name, target)
+            check_seen(there, seen)
+            if unless_held:
+                leases = self._engine.layout.leases(self._ns)
+                check_unheld(name, self._engine.scan(LEASE, self._ns, leases, None))
+            deleted.append(there)
 
         self._engine.change(self._ns, Edit(IMAGE, name, change))
         return deleted[0]

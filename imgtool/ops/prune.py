@@ -9,7 +9,7 @@ from imgtool.errors import FailedPrecondition, NotFound
 from imgtool.names import is_expired
 from imgtool.ops import gc
 from imgtool.ops.retention import Found, Rule, Verdict, judge
-from imgtool.stores import Garbage, Store
+from imgtool.stores import Garbage, Store, check_seen, check_unheld
 
 
 def run(
@@ -27,7 +27,9 @@ def run(
     that is gone, when it is, and last what gc has removed.
 
     The order makes it safe: all that a gc reads is read before the first image goes, so that where
-    something cannot be read none does; then each is deleted only if it still is as it was judged.
+    something cannot be read none does; then each is deleted only if it still is as it was judged, and no
+    lease holds it by then. What is not looked at again are the others of its group: if the newest of
+    them is deleted meanwhile, or its time passes, the older ones go all the same.
 
     Args:
         namespaces, filters: whose images the policy sees, and which of them.
@@ -35,7 +37,7 @@ def run(
         now: in nanoseconds since the epoch.
         dry_run: delete and remove nothing, and tell what would be.
         judged: called with every verdict, before the first image goes.
-        left: called for an image that has been changed or deleted since it was judged.
+        left: called for an image that has been changed, leased or deleted since it was judged.
 
     Raises:
         DataLoss: as `gc.find`; no image was deleted.
@@ -47,11 +49,12 @@ def run(
     going = [verdict for verdict in verdicts if not verdict.keeps]
     if dry_run or going:
         garbage = gc.find(store, without=[(v.found.namespace, v.found.image.name) for v in going])
-    for verdict in going:
-        if dry_run or delete(store, verdict.found):
-            yield verdict
-        else:
-            left(verdict)
+    with store.remembering():
+        for verdict in going:
+            if dry_run or delete(store, verdict.found):
+                yield verdict
+            else:
+                left(verdict)
     yield garbage if dry_run else gc.collect(store)
 
 
@@ -70,26 +73,26 @@ def images(store: Store, namespaces: Iterable[str], filters: Sequence[str] = ())
 
 
 def delete(store: Store, found: Found) -> bool:
-    """Delete an image if it still is as it was judged; whether it was. One that has been changed since
-    stays for the next run.
+    """Delete an image if it still is as it was judged, and no lease holds it; whether it was deleted. Else
+    it stays for the next run. Comparing and deleting are one step.
     """
-    there = store.images(found.namespace)
-    name, target = found.image.name, found.image.target.digest
+    images = store.images(found.namespace)
     try:
-        if there.get(name) != found.image:
-            return False
-        there.delete(name, target=target)
+        images.delete(found.image.name, seen=found.image, unless_held=True)
     except NotFound:
         return False
     except FailedPrecondition:
-        if _points_to(store, found, target):
+        if _is_as_judged(store, found):
             raise  # it is about something else
         return False
     return True
 
 
-def _points_to(store: Store, found: Found, target: str) -> bool:
+def _is_as_judged(store: Store, found: Found) -> bool:
     try:
-        return store.images(found.namespace).get(found.image.name).target.digest == target
-    except NotFound:
+        there = store.images(found.namespace).get(found.image.name)
+        check_seen(there, found.image)
+        check_unheld(there.name, store.leases(found.namespace).list())
+    except (NotFound, FailedPrecondition):
         return False
+    return True

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, FailedPrecondition, ImgtoolError, InvalidArgument, NotFound
-from imgtool.model import SIZE_MAX, Image, Platform, replace
+from imgtool.model import SIZE_MAX, Image, Lease, Platform, replace
+from imgtool.names import EXPIRE
 from imgtool.stores import ImageStore, Store
 
 from .things import (
@@ -430,6 +433,43 @@ def test_delete_with_stale_target_keeps_the_image(store: Store, images: ImageSto
     images.delete("a", target=Digest.of(b"new"))
     with pytest.raises(NotFound):
         images.delete("a", target=Digest.of(b"new"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"labels": {"k1": "v2"}}, {"target": target(b"new")}, {"target": target(annotations={"k": "v"})}],
+    ids=["labels", "target", "annotations"],
+)
+def test_delete_of_a_record_that_was_changed_since_it_was_seen_keeps_the_image(
+    store: Store, images: ImageStore, elsewhere: Store, changed: dict[str, Any]
+) -> None:
+    """Who let it go by its labels has not seen these."""
+    seen = images.create(image("a", labels=LABELS))
+    new = elsewhere.images(NS).update(replace(seen, **changed))
+    with unchanged(store), pytest.raises(FailedPrecondition, match="image 'a' has been changed"):
+        images.delete("a", seen=seen)
+    assert images.delete("a", seen=new) == new
+    with pytest.raises(NotFound):
+        images.delete("a", seen=new)
+
+
+def test_delete_unless_a_lease_holds_it(store: Store, images: ImageStore, elsewhere: Store) -> None:
+    """A lease that comes before the delete, however late, holds the name; one that is past does not, nor one
+    that holds something else of that name, or is of another namespace.
+    """
+    images.create(image("a"))
+    images.create(image("b"))
+    leases = elsewhere.leases(NS)
+    leases.create(Lease("past", {EXPIRE: "2001-01-01T00:00:00Z"}, {"images": ("a",)}))
+    leases.create(Lease("write", {}, {"ingests": ("a",), "images": ("b",)}))
+    elsewhere.leases(OTHER).create(Lease("other", {}, {"images": ("a",)}))
+    leases.create(Lease("l", {}, {"images": ("b", "a")}))
+    with unchanged(store), pytest.raises(FailedPrecondition, match="lease 'l' holds image 'a'"):
+        images.delete("a", unless_held=True)
+    leases.remove("l", "images", "a")
+    images.delete("a", unless_held=True)
+    images.delete("b")
+    assert images.names() == []
 
 
 def test_a_deleted_name_can_be_created_again(images: ImageStore) -> None:

@@ -520,6 +520,21 @@ def test_what_is_left_alone_is_told(store: Store, monkeypatch: pytest.MonkeyPatc
     assert list(gone) == []
 
 
+def test_a_lease_that_comes_after_the_verdict_holds_the_image(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody who puts a name under a lease knows of a gc that has judged it a moment ago."""
+    for day in (1, 2, 3):
+        version(store, f"app:v{day}", day, monkeypatch)
+    left: list[Verdict] = []
+    gone = pruned(store, Rule(last=0), left=left)
+    assert name_of(next(gone)) == "app:v1"
+    store.leases(NS).create(Lease("late", {}, {"images": ("app:v2",)}))
+    assert [name_of(verdict) for verdict in gone if isinstance(verdict, Verdict)] == ["app:v3"]
+    assert [verdict.found.image.name for verdict in left] == ["app:v2"]
+    assert [f.image.name for f in seen(store)] == ["app:v2"]
+
+
 def test_where_something_cannot_be_read_no_image_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
