@@ -159,7 +159,10 @@ def test_a_command_only_parses_calls_and_renders(path: Path) -> None:
 
 # --- what is imported ------------------------------------------------------------------------------
 
-HEAVY = ["pydantic", "rich", "asyncio", "importlib.metadata", "logging", "http", "re2", "tomllib", "tomli_w"]
+HEAVY = [
+    *("pydantic", "rich", "asyncio", "importlib.metadata", "logging", "http", "re2", "tomllib", "tomli_w"),
+    *("grpc", "google.protobuf"),
+]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from imgtool.serve.proto import events_pb2 as pb
 from imgtool.serve.proto import images_pb2, namespaces_pb2, types_pb2
 from tests.real import containerd
 
+from .archives import Image as Archived
+from .archives import oci
 from .client import Served
 
 EVENTS = pb.DESCRIPTOR.services_by_name["Events"]
@@ -143,6 +145,29 @@ def test_the_same_commands_make_the_same_events_as_of_a_containerd(server: Serve
                 told.append(heard.until("four"))
         assert told[0] == told[1]
         assert len(told[0]) == 18
+
+
+def test_an_import_makes_the_events_that_it_makes_in_a_containerd(server: Served, tmp_path: Path) -> None:
+    """What comes and goes in the store on the way is not told, nor what gc removes in the end."""
+    path = oci(tmp_path / "app.tar", {"example.com/app:1": Archived("events", "amd64", "arm64")})
+    work = tmp_path / "containerd"
+    work.mkdir()
+    told = []
+    with containerd.running(work):
+        real = Served(work / "root", work / "socket")
+        for one in (server, real):
+            with hearing(one) as heard:
+                one.ctr("images", "import", "--no-unpack", path, namespace="one")
+                one.ctr("images", "import", "--no-unpack", path, namespace="one")
+                digest = one.ctr("content", "ls", "-q", namespace="one").stdout.split()[0]
+                one.ctr("content", "rm", digest, namespace="one")
+                one.ctr("images", "rm", "--sync", "example.com/app:1", namespace="one")
+                one.ctr("namespaces", "create", "end")
+                one.ctr("namespaces", "rm", "end")
+                told.append([(where, topic, event.get("name")) for where, topic, event in heard.until("end")])
+        real.channel.close()
+    assert told[0] == told[1]
+    assert len(told[0]) == 5
 
 
 # --- what is told ----------------------------------------------------------------------------------
