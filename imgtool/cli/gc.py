@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 GARBAGE = Kind("garbage", ("kind", "namespace", "name", "size", "reason"))
 _KEEP = ("--keep-last", "--keep-within", "--keep-tag")
+_POLICY_MAX = 1 << 20  # bytes
 _EXPIRED = "its time is past"
 
 
@@ -147,12 +148,15 @@ def _text(path: str) -> str:
     """The policy in the file `path`; `-` is stdin.
 
     Raises:
-        InvalidArgument: it is no text; and whatever `read_bytes` raises.
+        InvalidArgument: it is no text, or too long; and whatever `read_bytes` raises.
     """
     from imgtool.cli.words import read_bytes
 
+    data = read_bytes(path, _POLICY_MAX + 1)
+    if len(data) > _POLICY_MAX:
+        raise InvalidArgument(f"policy '{path}' has more than {size_text(_POLICY_MAX)}")
     try:
-        return read_bytes(path).decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"policy '{path}' is not UTF-8 at byte {error.start + 1}") from None
 

@@ -44,7 +44,7 @@ def check_choice(words: Sequence[str], filters: Sequence[str], all: bool, what: 
     if any(not f.strip() for f in filters):
         raise InvalidArgument("--filter is empty", hint=f"use --all if you mean every {what}")
     if bool(words) + bool(filters) + all > 1:
-        raise InvalidArgument("names, --filter and --all exclude each other")
+        raise InvalidArgument(f"{what}s, --filter and --all exclude each other")
 
 
 def names_from(words: Sequence[str], zero: bool = False, what: str = "name") -> list[str]:
@@ -76,8 +76,11 @@ def read_names(path: str, zero: bool) -> list[str]:
     return [part.decode("utf-8", "surrogateescape") for part in parts if part]
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, limit: int = -1) -> bytes:
     """What is in the file `path`; `-` is stdin.
+
+    Args:
+        limit: read at most so many bytes; -1: all.
 
     Raises:
         NotFound, PermissionDenied, …: it cannot be read.
@@ -87,10 +90,10 @@ def read_bytes(path: str) -> bytes:
     if path == "-":
         if sys.stdin is None:
             raise ImgtoolError("cannot read stdin: it is closed")
-        return sys.stdin.buffer.read()
+        return sys.stdin.buffer.read(limit)
     try:
         with open(path, "rb") as file:
-            return file.read()
+            return file.read(limit)
     except OSError as error:
         error.filename = path  # reading does not say
         raise from_oserror(error, "cannot read") from None

@@ -250,6 +250,17 @@ def test_names_come_from_stdin(here: Path) -> None:
     assert imgtool(here, "delete", "-0", "-", stdin=b"a\0b").stdout == b"a\0b\0"
 
 
+def test_a_policy_without_an_end_is_no_policy(here: Path) -> None:
+    """It would be read until the memory is full."""
+    rule = b"[[rule]]\nkeep-last = 1\n"
+    for size, code in ((1 << 20, 0), ((1 << 20) + 1, 2)):
+        (here / "keep.toml").write_bytes(data := rule.ljust(size))
+        assert imgtool(here, "gc", "--policy", "keep.toml").code == code
+        assert imgtool(here, "gc", "--policy", "-", stdin=data).code == code
+    done = imgtool(here, "gc", "--policy", "/dev/zero")
+    assert (done.code, done.stderr) == (2, b"imgtool: policy '/dev/zero' has more than 1.0 MiB\n")
+
+
 def test_a_message_cannot_drive_the_terminal(here: Path) -> None:
     assert imgtool(here, "delete", "\x1b[2J\n").stderr == b"imgtool: image '\\x1b[2J\\x0a' not found\n"
 
