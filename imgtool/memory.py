@@ -37,6 +37,7 @@ from imgtool.model import (
     Namespace,
     Settings,
     check_image,
+    is_root_no_more,
     lets_go,
     replace,
     without_empty,
@@ -375,7 +376,7 @@ class _Content(_Bound):
         check_labels(labels)
         new = replace(old, labels=labels, updated=clock.now())
         self._space.content[new.digest] = new
-        self._tell()
+        self._tell(deletes=is_root_no_more(old.labels, new.labels))
         return new
 
     def delete(self, digest: Digest) -> None:

@@ -21,6 +21,7 @@ from imgtool.names import SHAREABLE, check_labels, check_name
 
 SIZE_MAX = 2**63 - 1
 _NESTING_MAX = 16
+_ROOT = "containerd.io/gc.root"
 EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
 T = TypeVar("T", bound=NamedTuple)
@@ -37,6 +38,7 @@ __all__ = [
     "Settings",
     "check_image",
     "is_plain",
+    "is_root_no_more",
     "lets_go",
     "replace",
 ]
@@ -123,7 +125,7 @@ class Happening(NamedTuple):
     """A change of a record since the last gc; or, with `doubt`, why that cannot be told."""
 
     namespace: str
-    deletes: bool = False  # an image, content or lease; or a lease let go of something
+    deletes: bool = False  # an image, content or lease; or a lease or a label let go of something
     doubt: str = ""
 
 
@@ -136,6 +138,15 @@ def lets_go(before: Mapping[str, Collection[str]], after: Mapping[str, Collectio
         for one, other in ((before, after), (after, before))
     )
     return bool(lost) and not (lost == {"ingests"} and "content" in come)
+
+
+def is_root_no_more(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    """Whether gc started from content with the labels `before`, and does not any more."""
+    return any(map(_is_root, before)) and not any(map(_is_root, after))
+
+
+def _is_root(label: str) -> bool:
+    return label == _ROOT or label.startswith((f"{_ROOT}.", f"{_ROOT}/"))
 
 
 class Settings(NamedTuple):

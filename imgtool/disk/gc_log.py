@@ -16,7 +16,7 @@ from imgtool.disk import log, read
 from imgtool.disk.engine import Engine, new_id
 from imgtool.disk.locks import Locks
 from imgtool.errors import ImgtoolError, InvalidArgument
-from imgtool.model import Happening, lets_go
+from imgtool.model import Happening, is_root_no_more, lets_go
 from imgtool.names import check_namespace
 
 _PATIENCE = 0.1  # seconds that gc waits for a lock only to write that there was nothing to do
@@ -97,10 +97,19 @@ def _told(engine: Engine, ns: str) -> Iterator[Happening]:
 
 
 def deletes(kind: str, old: Any, new: Any) -> bool:
-    """Whether a change in the log is a deletion, as containerd counts them for its collector."""
+    """Whether a change in the log is a deletion: as containerd counts them for its collector, and content
+    that is no root any more, which is how a daemon deletes from its content store.
+    """
     if new is None:
         return kind in ("image", "content", "lease")
+    if kind == "content":
+        return is_root_no_more(_labels(old), _labels(new))
     return kind == "lease" and lets_go(_held(old), _held(new))
+
+
+def _labels(content: Any) -> dict[str, Any]:
+    labels = content.get("labels") if isinstance(content, dict) else None
+    return labels if isinstance(labels, dict) else {}
 
 
 def _held(lease: Any) -> dict[str, list[str]]:

@@ -72,6 +72,11 @@ def delete_content(store: Store) -> None:
     store.content(NS).delete(info.digest)
 
 
+def unroot_content(store: Store) -> None:
+    (info,) = store.content(NS).list()
+    store.content(NS).update(info._replace(labels={"containerd.io/gc.rooted": "1"}))
+
+
 def delete_lease(store: Store) -> None:
     store.leases(NS).delete("l")
 
@@ -95,6 +100,7 @@ def delete_namespace(store: Store) -> None:
         delete_image,
         rename_image,
         delete_content,
+        unroot_content,
         delete_lease,
         let_go,
         let_go_of_an_ingest,
@@ -102,8 +108,13 @@ def delete_namespace(store: Store) -> None:
     ],
 )
 def test_what_may_leave_garbage_is_a_deletion(store: Store, delete: Callable[[Store], None]) -> None:
-    """As containerd counts them; a namespace takes its leases along, and a rename deletes the old name."""
+    """As containerd counts them; a namespace takes its leases along, and a rename deletes the old name.
+    Content that is no root any more counts too: so a daemon deletes from its content store.
+    """
     digest = add(store, b"x")
+    root = {"containerd.io/gc.root.backend": "1", "other": "1"}
+    store.content(NS).update(ContentInfo(digest, 1, root))
+    store.content(NS).update(ContentInfo(digest, 1), "labels.other")
     store.images(NS).create(image("a"))
     store.leases(NS).create(Lease("l", resources={"content": (str(digest),), "ingests": ("ref",)}))
     store.leases(OTHER).create(Lease("l"))

@@ -9,13 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from imgtool.digest import Digest
+from imgtool.disk import open_store
 from imgtool.model import Descriptor, Image, Lease
 from imgtool.ops import gc
-from imgtool.serve.proto import images_pb2, leases_pb2
+from imgtool.serve.proto import content_pb2, images_pb2, leases_pb2
 from tests.real import containerd
 
 from .client import Served
+from .served import serving
 
+CONTENT = content_pb2.DESCRIPTOR.services_by_name["Content"]
 IMAGES = images_pb2.DESCRIPTOR.services_by_name["Images"]
 LEASES = leases_pb2.DESCRIPTOR.services_by_name["Leases"]
 NS = "default"
@@ -134,6 +137,20 @@ def test_what_a_command_deletes_beside_the_server_goes_too(server: Served) -> No
     with server.store() as store:
         store.images(NS).delete("a")
     assert within(3, lambda: there(server) == {"b"})
+
+
+def test_what_a_daemon_deletes_from_its_content_store_goes_too(tmp_path: Path) -> None:
+    """It only takes a label off; gc is to come for that as it does for a deletion."""
+    root = tmp_path / "store"
+    with serving(root, partial(open_store, str(root)), tmp_path / "socket", backend=NS) as server:
+        daemon = server.stub(CONTENT, namespace="")
+        digest = Digest.of(b"a")
+        step = content_pb2.WriteContentRequest(action=content_pb2.COMMIT, ref="w", data=b"a", expected=digest)
+        list(daemon.write(iter([step])))
+        settle(server)
+        assert there(server) == {"a"}
+        daemon.delete(content_pb2.DeleteContentRequest(digest=digest))
+        assert within(3, lambda: there(server) == set())
 
 
 # --- asked for -------------------------------------------------------------------------------------
