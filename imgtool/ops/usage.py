@@ -138,7 +138,14 @@ class Survey:
             below = [node for image in nodes for node, _ in space.edges(image)]
             # An image that another refers to, or a lease lists, keeps its content by its own name.
             held = content(
-                (node for image in nodes if image in live for node, _ in space.edges(image)), through=False
+                (
+                    node
+                    for image in nodes
+                    if image in live
+                    for node, by in space.edges(image)
+                    if not (_is_back(by) and node in live)
+                ),
+                through=False,
             )
             yield _Group(space.name, name, held, content(below, through=True))
         others = (root.node for root in space.roots if root.kind != IMAGE)
@@ -215,6 +222,13 @@ def _live_images(space: Space) -> list[Node]:
     return [root.node for root in space.roots if root.kind == IMAGE]
 
 
+def _is_back(by: str) -> bool:
+    """Whether the edge is a back reference: a label of what it leads to, which stands where what it comes
+    from is gone.
+    """
+    return by.startswith((BACK, BACK_IMAGE))
+
+
 def _walk(space: Space, starts: Iterable[Node], without: Collection[Node] = ()) -> set[Node]:
     """All that `starts` lead to, and themselves.
 
@@ -226,8 +240,7 @@ def _walk(space: Space, starts: Iterable[Node], without: Collection[Node] = ()) 
     while todo:
         here = todo.pop()
         for node, by in space.edges(here):
-            # A back reference is a label of what it leads to, and stands where it comes from is gone.
-            gone = node if by.startswith((BACK, BACK_IMAGE)) else here
+            gone = node if _is_back(by) else here
             if node not in marked and not (gone[1] in (IMAGE, FLAT_IMAGE) and (gone[0], IMAGE) in without):
                 marked.add(node)
                 todo.append(node)

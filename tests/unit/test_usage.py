@@ -298,6 +298,18 @@ def test_what_refers_back_to_a_name_that_a_lease_lists_stays_without_the_image()
     assert gc.find(store, without=[(NS, "app")]).objects == {first: 5}
 
 
+def test_what_refers_back_to_an_image_is_not_kept_by_what_that_refers_back_to() -> None:
+    """The label of the image that leads there goes with the image."""
+    store = MemoryStore()
+    first, second = add(store, b"first"), add(store, b"second!")
+    label(store, first, {"containerd.io/gc.bref.image": "a"})
+    tag(store, "a", first, "application/x", labels={"containerd.io/gc.bref.image": "b"})
+    tag(store, "b", second, "application/x")
+    parts = {part.name: (part.unique, part.shared) for part in Survey(store).parts(IMAGE)}
+    assert parts == {"a": (5, 0), "b": (7, 5)}
+    assert gc.find(store, without=[(NS, "a")]).objects == {first: 5}
+
+
 def test_what_hangs_on_a_label_of_the_image_goes_with_it() -> None:
     """The image refers back to content that stays, and other content back to the image."""
     store = MemoryStore()
