@@ -12,15 +12,20 @@ if TYPE_CHECKING:
     from imgtool.stores import Store
 
 
-def due(store: Store) -> str | None:
+def due(store: Store, *, any_deletion: bool = False) -> str | None:
     """Why a gc is due, in words; None if it is not. Takes no lock, and reads only what the logs tell of
     the time since the last gc, as far as it must.
 
     Due is one after `deletion_threshold` deletions, or any if that is 0; after `mutation_threshold`
     changes, deletions among them, unless that is 0; and wherever neither can be told.
+
+    Args:
+        store: whose.
+        any_deletion: whatever `deletion_threshold` is, one deletion is enough.
     """
     settings = store.settings
-    deletions, changes = settings.deletion_threshold, settings.mutation_threshold
+    deletions = 0 if any_deletion else settings.deletion_threshold
+    changes = settings.mutation_threshold
     deleted = 0
     for changed, happening in enumerate(store.since_gc(), 1):
         if happening.doubt:

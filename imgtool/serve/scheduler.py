@@ -251,7 +251,9 @@ class Scheduler:
 
 
 def for_store(open: Open, log: Log) -> Scheduler:
-    """The scheduler of a store: collects with `ops.gc`, and asks the logs as `gc --auto` does."""
+    """The scheduler of a store: collects with `ops.gc`, and asks the logs as `gc --auto` does. But here
+    `deletion_threshold` says what cannot wait, as in containerd, and not what is too little.
+    """
 
     def collect() -> None:
         with open() as store:
@@ -263,7 +265,7 @@ def for_store(open: Open, log: Log) -> Scheduler:
 
     def is_due() -> bool:
         with open() as store:
-            return auto.due(store) is not None
+            return auto.due(store, any_deletion=True) is not None
 
     return Scheduler(collect, log, settings=settings, is_due=is_due)
 

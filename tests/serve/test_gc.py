@@ -130,6 +130,16 @@ def test_the_thresholds_are_those_of_the_store(server: Served) -> None:
     assert within(3, lambda: there(server) == {"a"})
 
 
+def test_fewer_deletions_than_the_threshold_are_enough_in_time(server: Served) -> None:
+    """In containerd it says how many cannot wait for the next run."""
+    add(server, "a", "b")
+    with (server.root / "imgtool.toml").open("a") as settings:
+        settings.write("[gc]\ndeletion_threshold = 10\n")
+    settle(server)
+    server.stub(IMAGES).delete(images_pb2.DeleteImageRequest(name="a"))
+    assert within(3, lambda: there(server) == {"b"})
+
+
 def test_what_a_command_deletes_beside_the_server_goes_too(server: Served) -> None:
     """The scheduler knows of it from the log."""
     add(server, "a", "b")
