@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from google.protobuf.descriptor_pb2 import MethodDescriptorProto
 from google.protobuf.message_factory import GetMessageClass
 
 from imgtool.disk import DiskStore, open_store
+from imgtool.serve.proto import events_pb2, types_pb2
 
 
 class Stub:
@@ -75,6 +79,29 @@ class Served:
         if namespace:
             headers["containerd-namespace"] = namespace
         return Stub(self.channel, service, headers)
+
+    @contextmanager
+    def told(self, *filters: str) -> Iterator[Iterator[types_pb2.Envelope]]:
+        """The events that are told inside, as a subscriber hears them; without end of their own."""
+        events = self.stub(events_pb2.DESCRIPTOR.services_by_name["Events"], "begin")
+        wanted = [*filters, 'topic=="/begin"'] if filters else []
+        stream = events.subscribe(events_pb2.SubscribeRequest(filters=wanted), timeout=600)
+        is_heard = threading.Event()
+
+        def begin() -> None:
+            while not is_heard.wait(0.05):
+                events.publish(events_pb2.PublishRequest(topic="/begin"))
+
+        beginning = threading.Thread(target=begin)
+        beginning.start()
+        try:
+            next(stream)
+            is_heard.set()
+            beginning.join()
+            yield (envelope for envelope in stream if envelope.topic != "/begin")
+        finally:
+            is_heard.set()
+            stream.cancel()
 
     def store(self) -> DiskStore:
         """The same store, as an imgtool command beside the server opens it."""

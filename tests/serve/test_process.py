@@ -20,12 +20,11 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from imgtool.digest import Digest
-from imgtool.serve.proto import events_pb2, images_pb2, namespaces_pb2, types_pb2, version_pb2
+from imgtool.serve.proto import images_pb2, namespaces_pb2, types_pb2, version_pb2
 
-from .client import Stub
+from .client import Served, Stub
 
 ROOT = Path(__file__).parents[2]
-EVENTS = events_pb2.DESCRIPTOR.services_by_name["Events"]
 IMAGES = images_pb2.DESCRIPTOR.services_by_name["Images"]
 NAMESPACES = namespaces_pb2.DESCRIPTOR.services_by_name["Namespaces"]
 VERSION = version_pb2.DESCRIPTOR.services_by_name["Version"]
@@ -96,16 +95,13 @@ def test_who_hears_events_does_not_hold_up_its_end(run: Callable[..., Process], 
     """A subscription has no end of its own, and `ctr events` is told that it is over."""
     server = run("--address", "./socket")
     begun(server)
-    with grpc.insecure_channel(f"unix:{tmp_path}/socket") as channel:
-        told = Stub(channel, EVENTS, {}).subscribe(events_pb2.SubscribeRequest(), timeout=60)
-        time.sleep(0.3)
-        namespace = namespaces_pb2.Namespace(name="new")
-        Stub(channel, NAMESPACES, {}).create(namespaces_pb2.CreateNamespaceRequest(namespace=namespace))
-        assert next(told).topic == "/namespaces/create"
+    client = Served(tmp_path / "store", tmp_path / "socket")
+    with client.told() as told:
         began = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began < 2
         assert list(told) == []
+    client.channel.close()
 
 
 def test_the_second_server_is_told_of_the_first(run: Callable[..., Process], tmp_path: Path) -> None:
