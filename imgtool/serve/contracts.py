@@ -34,7 +34,7 @@ class Publisher(Protocol):
     def changed(self, namespace: str) -> None:
         """The log of `namespace` has new lines: subscribers are told when this returns."""
 
-    def changing(self, namespace: str, caller: str, topic: str) -> AbstractContextManager[None]:
+    def changing(self, namespace: str, caller: str, topic: str | None) -> AbstractContextManager[None]:
         """Inside, a client changes the namespace itself. See `exchange.Exchange.changing`."""
 
 

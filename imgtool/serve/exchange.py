@@ -126,7 +126,7 @@ class Exchange:
     def __init__(self, watch: Watch, *, without: Collection[str] = NEWER) -> None:
         self._watch = watch
         self._without = without
-        self._callers: dict[str, tuple[str, str]] = {}
+        self._callers: dict[str, tuple[str, str | None]] = {}
         self._subscribers: tuple[Subscription, ...] = ()
         self._joining = threading.Lock()
         self._is_closed = False
@@ -138,10 +138,10 @@ class Exchange:
         self._watch.look(namespace)
 
     @contextmanager
-    def changing(self, namespace: str, caller: str, topic: str) -> Iterator[None]:
+    def changing(self, namespace: str, caller: str, topic: str | None) -> Iterator[None]:
         """Inside, a client changes the namespace itself. That is told under the namespace in which the
-        client works, and as what it has asked for; the log knows neither. When it ends, subscribers have
-        been told.
+        client works, and as what it has asked for, or not at all where that is None; the log knows neither.
+        When it ends, subscribers have been told.
         """
         self._callers[namespace] = caller, topic
         try:
@@ -201,10 +201,10 @@ class Exchange:
     def _happened(self, operation: Operation) -> None:
         if self._subscribers:
             for time, namespace, topic, fields in events_of(operation):
-                if topic in _OF_CALLERS and namespace in self._callers:
-                    namespace, topic = self._callers[namespace]
-                if topic not in self._without:
-                    self._tell(Envelope(time, namespace, topic, TYPES[topic], None, fields))
+                told: tuple[str, str | None] = namespace, topic
+                where, what = self._callers.get(namespace, told) if topic in _OF_CALLERS else told
+                if what is not None and what not in self._without:
+                    self._tell(Envelope(time, where, what, TYPES[what], None, fields))
 
     def _tell(self, envelope: Envelope) -> None:
         labels = envelope.fields.get("labels") or {}

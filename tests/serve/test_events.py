@@ -148,7 +148,9 @@ def test_the_same_commands_make_the_same_events_as_of_a_containerd(server: Serve
 
 
 def test_an_import_makes_the_events_that_it_makes_in_a_containerd(server: Served, tmp_path: Path) -> None:
-    """What comes and goes in the store on the way is not told, nor what gc removes in the end."""
+    """What comes and goes in the store on the way is not told, nor what gc removes in the end; and no
+    namespace that begins with the use of it.
+    """
     image = Archived("events", "amd64", "arm64")
     path = oci(tmp_path / "app.tar", {"example.com/app:1": image})
     work = tmp_path / "containerd"
@@ -158,6 +160,7 @@ def test_an_import_makes_the_events_that_it_makes_in_a_containerd(server: Served
         real = Served(work / "root", work / "socket")
         for one in (server, real):
             with hearing(one) as heard:
+                one.ctr("content", "ingest", "w", namespace="new")
                 one.ctr("images", "import", "--no-unpack", path, namespace="one")
                 one.ctr("images", "import", "--no-unpack", path, namespace="one")
                 one.ctr("content", "rm", image.digest, namespace="one")

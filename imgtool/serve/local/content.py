@@ -1,9 +1,10 @@
-"""Content: the store, the gc scheduler and the publisher of events, joined."""
+"""Content: the store and the publisher of events, joined."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import chain
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
@@ -162,33 +163,47 @@ class LocalContent:
         first = next(steps, None)
         if first is None:
             return
-        with self._open() as store:
+        with self._open() as store, ExitStack() as stack:
             content, commit = self._view(store, namespace)
             expected, total = first.expected, max(first.total, 0)
-            with _waiting(
-                lambda: content.writer(ref, size=total or None, expected=expected, lease=lease)
-            ) as writer:
-                for step in chain((first,), steps):
-                    if step.expected is not None and is_whole(content, step.expected):
-                        writer.close()
-                        content.abort(ref)
-                        if lease is not None:
-                            store.leases(namespace).add(lease, "content", step.expected)
-                        raise AlreadyExists(f"content '{step.expected}' already exists")
-                    expected, total = step.expected or expected, max(step.total, 0) or total
-                    if step.action == "stat":
-                        status = writer.status()
-                        yield Progress(
-                            "stat", status.offset, writer.digest(), status.started, status.updated, total
-                        )
-                        continue
-                    offset = _written(writer, step)
-                    if step.action == "commit":
-                        info = commit(Commit(writer, total or None, expected, step.labels))
-                        self._events.changed(namespace)
-                        yield Progress("commit", offset, info.digest)
-                        return
-                    yield Progress("write", offset, writer.digest())
+            with self._beginning(store, namespace):
+                writer = _waiting(
+                    lambda: content.writer(ref, size=total or None, expected=expected, lease=lease)
+                )
+                stack.enter_context(writer)
+            for step in chain((first,), steps):
+                if step.expected is not None and is_whole(content, step.expected):
+                    writer.close()
+                    content.abort(ref)
+                    if lease is not None:
+                        store.leases(namespace).add(lease, "content", step.expected)
+                    raise AlreadyExists(f"content '{step.expected}' already exists")
+                expected, total = step.expected or expected, max(step.total, 0) or total
+                if step.action == "stat":
+                    status = writer.status()
+                    yield Progress(
+                        "stat", status.offset, writer.digest(), status.started, status.updated, total
+                    )
+                    continue
+                offset = _written(writer, step)
+                if step.action == "commit":
+                    info = commit(Commit(writer, total or None, expected, step.labels))
+                    self._events.changed(namespace)
+                    yield Progress("commit", offset, info.digest)
+                    return
+                yield Progress("write", offset, writer.digest())
+
+    def _beginning(self, store: Store, namespace: str) -> AbstractContextManager[None]:
+        """A namespace that begins with a write is no event in containerd; the log cannot tell it from one
+        that was asked for.
+        """
+        try:
+            store.namespaces.get(namespace)
+        except NotFound:
+            return self._events.changing(namespace, namespace, None)
+        except DataLoss:
+            pass  # is the store's to judge
+        return nullcontext()
 
 
 def _written(writer: Writer, step: Step) -> int:
