@@ -228,11 +228,13 @@ class FileWriter:
         self._end(self._place.discard)
 
     def close(self) -> None:
-        if self._touched and self._fd >= 0:
-            # The kernel's own stamps are as coarse as its tick, and may lie before what they tell of.
-            with suppress(ImgtoolError):
-                atomic.stamp_file(self._fd, self._updated)
-        self._end(self._place.release)
+        try:
+            if self._touched and self._fd >= 0:
+                # The kernel's own stamps are as coarse as its tick, and may lie before what they tell of.
+                with suppress(ImgtoolError):
+                    atomic.stamp_file(self._fd, self._updated)
+        finally:
+            self._end(self._place.release)
 
     def __enter__(self) -> Self:
         return self
