@@ -164,6 +164,9 @@ def name_of_file(stem: str) -> str | None:
     """The name whose `file_name` is `stem`; None where it is a hash, or no name of ours."""
     if not _FILE_NAME.fullmatch(stem):
         return None
+    usual = stem.replace("%2F", "/").replace("%3A", ":")
+    if "%" not in usual and stem[0] != "." and len(stem) <= _FILE_NAME_MAX:
+        return usual
     plain, *escaped = stem.encode().split(b"%")
     raw = plain + b"".join(bytes([int(part[:2], 16)]) + part[2:] for part in escaped)
     try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.disk import atomic, codec, read, records, settings
+from imgtool.disk import atomic, codec, plain, read, records, settings
 from imgtool.disk.layout import SUFFIX, Layout, inside, is_record, parent
 from imgtool.disk.locks import Locks
 from imgtool.disk.workspace import Workspace
@@ -48,10 +48,16 @@ class Kind(NamedTuple, Generic[T]):
     key: Callable[[T], str]
     load: Callable[[codec.Record, str], T]
     dump: Callable[[T], codec.Record]
+    plain: Callable[[bytes], T | None]
 
 
 IMAGE: Kind[Image] = Kind(
-    "image", Layout.image, lambda image: image.name, records.image_from_record, records.image_to_record
+    "image",
+    Layout.image,
+    lambda image: image.name,
+    records.image_from_record,
+    records.image_to_record,
+    plain.image,
 )
 CONTENT: Kind[ContentInfo] = Kind(
     "content",
@@ -59,9 +65,15 @@ CONTENT: Kind[ContentInfo] = Kind(
     lambda info: info.digest,
     records.content_from_record,
     records.content_to_record,
+    plain.content,
 )
 LEASE: Kind[Lease] = Kind(
-    "lease", Layout.lease, lambda lease: lease.id, records.lease_from_record, records.lease_to_record
+    "lease",
+    Layout.lease,
+    lambda lease: lease.id,
+    records.lease_from_record,
+    records.lease_to_record,
+    plain.neither,
 )
 NAMESPACE: Kind[Namespace] = Kind(
     "namespace",
@@ -69,6 +81,7 @@ NAMESPACE: Kind[Namespace] = Kind(
     lambda namespace: namespace.name,
     records.namespace_from_record,
     records.namespace_to_record,
+    plain.neither,
 )
 _KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in (IMAGE, CONTENT, LEASE, NAMESPACE)}
 # Each durable before the next is begun; a record never names what is not there yet.
@@ -161,7 +174,7 @@ class Engine:
             data, status = read.read_with_status(path, codec.RECORD_MAX)
         except FileNotFoundError:
             return None
-        record = kind.load(codec.load(data, path), path)
+        record = kind.plain(data) or kind.load(codec.load(data, path), path)
         # A file as young as the clock's step could change once more without looking different.
         if memory is not None and is_settled(identity := _identified(status)):
             memory[path] = identity, record

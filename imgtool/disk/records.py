@@ -6,16 +6,13 @@ A key that this version does not know is carried in `unknown` and written back. 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imgtool.clock import format_time, parse_time
 from imgtool.digest import Digest
 from imgtool.disk.codec import Record
 from imgtool.errors import DataLoss, InvalidArgument
 from imgtool.model import SIZE_MAX, ContentInfo, Descriptor, Image, Lease, Namespace, Platform, is_plain
-
-if TYPE_CHECKING:
-    from typing import TypeGuard
 
 SCHEMA = 1
 _NUMBER = "a number from 0 to 2^63-1"
@@ -124,8 +121,6 @@ def image_to_record(image: Image) -> Record:
 
 
 def image_from_record(record: Mapping[str, Any], path: str) -> Image:
-    if plain := _plain_image(record):
-        return plain
     fields = Fields(record, path)
     fields.schema()
     name, created, updated = fields.text("name"), fields.time("created"), fields.time("updated")
@@ -134,30 +129,6 @@ def image_from_record(record: Mapping[str, Any], path: str) -> Image:
     if target is None:
         raise fields.bad("target", "is missing")
     return Image(name, _descriptor(target), labels, created, updated, fields.unknown())
-
-
-def _plain_image(record: Mapping[str, Any]) -> Image | None:
-    """As `_plain_content`, for images whose target has nothing but what each has."""
-    labels, target, name = record.get("labels", {}), record.get("target"), record.get("name")
-    if (
-        len(record) != 5 + ("labels" in record)
-        or not _is_size(record.get("schema"), SCHEMA, SCHEMA)
-        or not isinstance(name, str)
-        or not isinstance(target, dict)
-        or len(target) != 3
-        or not _is_labels(labels)
-    ):
-        return None
-    media_type, size = target.get("mediaType"), target.get("size")
-    if not isinstance(media_type, str) or not _is_size(size):
-        return None
-    try:
-        digest = Digest.parse(target["digest"])
-        created, updated = _times(record["created"], record["updated"])
-    except (KeyError, TypeError, InvalidArgument):
-        return None
-    described = Descriptor(media_type, digest, size, {}, None, "", (), None, {})
-    return Image(name, described, labels, created, updated, {})
 
 
 def content_to_record(info: ContentInfo) -> Record:
@@ -173,44 +144,11 @@ def content_to_record(info: ContentInfo) -> Record:
 
 
 def content_from_record(record: Mapping[str, Any], path: str) -> ContentInfo:
-    if plain := _plain_content(record):
-        return plain
     fields = Fields(record, path)
     fields.schema()
     digest, size = fields.digest("digest"), fields.integer("size")
     created, updated = fields.time("created"), fields.time("updated")
     return ContentInfo(digest, size, fields.mapping("labels"), created, updated, fields.unknown())
-
-
-def _plain_content(record: Mapping[str, Any]) -> ContentInfo | None:
-    """What most records hold, at a third of the cost; None where anything is unknown or wrong."""
-    labels, size = record.get("labels", {}), record.get("size")
-    if (
-        len(record) != 5 + ("labels" in record)
-        or not _is_size(record.get("schema"), SCHEMA, SCHEMA)
-        or not _is_size(size)
-        or not _is_labels(labels)
-    ):
-        return None
-    try:
-        digest = Digest.parse(record["digest"])
-        created, updated = _times(record["created"], record["updated"])
-    except (KeyError, TypeError, InvalidArgument):
-        return None
-    return ContentInfo(digest, size, labels, created, updated, {})
-
-
-def _times(created: str, updated: str) -> tuple[int, int]:
-    time = parse_time(created)
-    return time, time if updated == created else parse_time(updated)
-
-
-def _is_size(value: object, least: int = 0, most: int = SIZE_MAX) -> TypeGuard[int]:
-    return type(value) is int and least <= value <= most
-
-
-def _is_labels(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
 
 
 def lease_to_record(lease: Lease) -> Record:
