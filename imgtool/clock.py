@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from contextlib import suppress
 from functools import lru_cache
 
 from imgtool.errors import InvalidArgument
@@ -84,8 +83,10 @@ def parse_time(text: str) -> int:
     """
     # What `format_time` writes; many records are of the same second.
     if len(text) == 30 and text[19] == "." and text[29] == "Z" and text.isascii() and text[20:29].isdigit():
-        with suppress(InvalidArgument):
+        try:
             return _parse_time(text[:19] + "Z") + int(text[20:29])
+        except InvalidArgument:
+            pass
     return _parse_time(text)
 
 

@@ -36,7 +36,9 @@ class Hasher(Protocol):
 
 
 class Digest(str):
-    """`algorithm:hex`, checked. Made by `parse` or `of`, compared and sorted as its text."""
+    """`algorithm:hex`, checked. Made by `parse` or `of`, compared and sorted as its text; of text that is
+    known to come from a digest also by its name.
+    """
 
     __slots__ = ()
 

@@ -56,6 +56,7 @@ from imgtool.stores import (
     ContentStore,
     Garbage,
     ImageStore,
+    Inventory,
     LeaseStore,
     Litter,
     NamespaceStore,
@@ -439,6 +440,13 @@ class _Content(_Bound):
 
     def list(self, *filters_: str, on_error: OnError = None) -> Iterator[ContentInfo]:
         return _matching(self._space.content, filters.content_fields, filters_)
+
+    def inventory(self, *, on_error: OnError = None) -> Inventory:
+        records = list(self.list(on_error=on_error))
+        return Inventory(
+            {info.digest: info.size for info in records},
+            {info.digest: info.labels for info in records if info.labels},
+        )
 
     def publish(self, commit: Commit) -> ContentInfo:
         """What `Writer.commit` does, for which content that is there is an error."""

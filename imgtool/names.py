@@ -13,7 +13,9 @@ from imgtool.clock import parse_time
 from imgtool.errors import InvalidArgument
 
 DEFAULT_NAMESPACE = "default"
-EXPIRE = "containerd.io/gc.expire"
+GC_LABELS = "containerd.io/gc."
+"""How the labels begin that are for gc."""
+EXPIRE = f"{GC_LABELS}expire"
 """The label of a lease or an image that tells, in RFC 3339, after what time gc may remove it."""
 SHAREABLE = "containerd.io/namespace.shareable"
 """The label of a namespace that lends its content to others where it is `true`, whatever the settings."""

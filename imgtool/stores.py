@@ -71,6 +71,14 @@ class Reader(Protocol):
     ) -> None: ...
 
 
+class Inventory(NamedTuple):
+    """The content records of a namespace, as far as gc needs them."""
+
+    sizes: dict[Digest, int]
+    labels: dict[Digest, Mapping[str, str]]
+    """Of those that have labels for gc (`containerd.io/gc.`): these labels, and maybe others."""
+
+
 class Provider(Protocol):
     """Reads content."""
 
@@ -263,6 +271,9 @@ class Ingester(Protocol):
 
 class ContentStore(Manager, Provider, IngestManager, Ingester, Protocol):
     """The content of one namespace."""
+
+    def inventory(self, *, on_error: OnError = None) -> Inventory:
+        """All records, in byte order of the digests; much faster than `list` where little has changed."""
 
 
 class ImageStore(Protocol):

@@ -16,7 +16,7 @@ from imgtool.errors import AlreadyExists, DataLoss, ImgtoolError, NotFound
 from imgtool.fieldpaths import merge_labels
 from imgtool.model import ContentInfo, IngestStatus, Lease, Namespace, replace
 from imgtool.names import check_labels, check_namespace, check_ref
-from imgtool.stores import Commit, OnError
+from imgtool.stores import Commit, Inventory, OnError
 
 
 class DiskContent:
@@ -58,6 +58,9 @@ class DiskContent:
         for info in found:
             if matches(content_fields(info)):
                 yield info
+
+    def inventory(self, *, on_error: OnError = None) -> Inventory:
+        return self._engine.inventory(self._ns, on_error)
 
     def delete(self, digest: Digest) -> None:
         with suppress(DataLoss):  # a record that cannot be read can be removed

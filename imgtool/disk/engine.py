@@ -33,7 +33,7 @@ from imgtool.names import check_namespace, file_name, name_of_file
 
 if TYPE_CHECKING:
     from imgtool.disk import log, scan
-    from imgtool.stores import OnError
+    from imgtool.stores import Inventory, OnError
 
 T = TypeVar("T", Image, ContentInfo, Lease, Namespace)
 R = TypeVar("R")
@@ -126,7 +126,8 @@ class Engine:
         self.locks = Locks(self.layout, lock_timeout, enabled=self.setup.locking)
         self.workspace = Workspace(self.layout.tmp, locking=self.setup.locking)
         self._writable = False
-        self._memory: dict[str, tuple[tuple[int, ...], Any]] | None = None
+        self._memory: dict[str, tuple[os.stat_result, int, Any]] | None = None
+        self._scanned: dict[str, tuple[tuple[int, ...], list[Any]]] | None = None
         self.directories: scan.Memory | None = None
 
     @contextmanager
@@ -134,13 +135,13 @@ class Engine:
         """See `stores.Store.remembering`."""
         from imgtool.disk import scan
 
-        self._memory, self.directories = {}, scan.Memory(self.layout)
+        self._memory, self._scanned, self.directories = {}, {}, scan.Memory(self.layout)
         try:
             yield
             if keep:
                 self.directories.keep(self.workspace)
         finally:
-            self._memory = self.directories = None
+            self._memory = self._scanned = self.directories = None
 
     def exists(self) -> bool:
         """Whether there is a store."""
@@ -168,16 +169,19 @@ class Engine:
     def load_path(self, kind: Kind[T], path: str) -> T | None:
         """The record in the file `path`, wherever it belongs; None where there is none."""
         memory = None if kind.name == CONTENT.name else self._memory
-        if memory is not None and path in memory and memory[path][0] == _identity(path):
-            return cast(T, memory[path][1])
+        if memory is not None and path in memory:
+            status, read_at, record = memory[path]
+            identity = _identified(status)
+            # A file as young as the clock's step could change once more without looking different.
+            if identity == _identity(path) and is_settled(identity, read_at):
+                return cast(T, record)
         try:
             data, status = read.read_with_status(path, codec.RECORD_MAX)
         except FileNotFoundError:
             return None
         record = kind.plain(data) or kind.load(codec.load(data, path), path)
-        # A file as young as the clock's step could change once more without looking different.
-        if memory is not None and is_settled(identity := _identified(status)):
-            memory[path] = identity, record
+        if memory is not None:
+            memory[path] = status, clock.wall(), record
         return record
 
     def named(self, kind: Kind[T], directory: str, on_error: OnError) -> list[tuple[str, str]]:
@@ -208,7 +212,7 @@ class Engine:
         """The records in a flat directory, in byte order of their names; one that vanishes meanwhile
         was deleted.
         """
-        before, memory = _identity(directory), self._memory
+        before, memory = _identity(directory), self._scanned
         if memory is not None and before and directory in memory and memory[directory][0] == before:
             yield from memory[directory][1]
             return
@@ -228,9 +232,14 @@ class Engine:
         """The content records of a namespace, in byte order of the digests."""
         from imgtool.disk import scan
 
-        return scan.content(
-            self.layout.content(ns), self.directories, partial(self.load, CONTENT, ns), on_error
-        )
+        return scan.content(self.layout.content(ns), partial(self.load, CONTENT, ns), on_error)
+
+    def inventory(self, ns: str, on_error: OnError) -> Inventory:
+        """See `stores.Manager.inventory`."""
+        from imgtool.disk import scan
+
+        load = partial(self.load, CONTENT, ns)
+        return scan.inventory(self.layout.content(ns), self.directories, load, on_error)
 
     def object_size(self, digest: Digest) -> int | None:
         """The size of the object in bytes; None where there is none."""
@@ -461,13 +470,14 @@ def _identified(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def is_settled(identity: tuple[int, ...]) -> bool:
+def is_settled(identity: tuple[int, ...], now: int | None = None) -> bool:
     """Whether times of change are so long ago that another change would show.
 
     Args:
         identity: ends with an mtime and a ctime in nanoseconds.
+        now: when it was looked at; by the wall clock, nanoseconds since the epoch.
     """
-    return clock.wall() - max(identity[-2:]) > _SETTLED
+    return (clock.wall() if now is None else now) - max(identity[-2:]) > _SETTLED
 
 
 def new_id() -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +21,8 @@ from imgtool.disk.engine import is_settled
 from imgtool.disk.layout import SUFFIX, Layout, inside, is_record
 from imgtool.errors import DataLoss, InvalidArgument, from_oserror
 from imgtool.model import ContentInfo
+from imgtool.names import GC_LABELS
+from imgtool.stores import Inventory
 
 if TYPE_CHECKING:
     from imgtool.disk.workspace import Workspace
@@ -76,20 +78,12 @@ class Memory:
     def keep(self, workspace: Workspace) -> None:
         """Put all that was asked for into `cache/`, if much of it is not there yet."""
         if cache.is_worth(self._new, len(self._seen)):
-            frozen = ((key, seen.identity, _frozen(seen.found)) for key, seen in self._seen.items())
-            cache.save(
-                self._layout,
-                workspace,
-                _CACHE,
-                {key: [id, *columns] for key, id, columns in frozen if columns},
-            )
+            kept = {key: [seen.identity, *_frozen(seen.found)] for key, seen in self._seen.items()}
+            cache.save(self._layout, workspace, _CACHE, kept)
 
 
 def content(
-    directory: str,
-    memory: Memory | None,
-    load: Callable[[Digest], ContentInfo | None],
-    on_error: OnError,
+    directory: str, load: Callable[[Digest], ContentInfo | None], on_error: OnError
 ) -> Iterator[ContentInfo]:
     """The content records below `directory`, in byte order of the digests.
 
@@ -97,9 +91,23 @@ def content(
         load: reads the record of a digest; None where there is none any more.
     """
     for deep, start in _directories(directory):
-        look = partial(_records, deep, start, load, on_error)
+        yield from _records(deep, start, load, on_error)[0]
+
+
+def inventory(
+    directory: str,
+    memory: Memory | None,
+    load: Callable[[Digest], ContentInfo | None],
+    on_error: OnError,
+) -> Inventory:
+    """As `content`, of each what gc needs."""
+    all = Inventory({}, {})
+    for deep, start in _directories(directory):
+        look = partial(_taken, deep, start, load, on_error)
         found = memory.get(deep, look, partial(_thaw_records, start)) if memory else look()[0]
-        yield from found
+        all.sizes.update(found.sizes)
+        all.labels.update(found.labels)
+    return all
 
 
 def objects(directory: str, memory: Memory | None) -> Iterator[tuple[Digest, int]]:
@@ -140,6 +148,18 @@ def _records(
         else:
             found.append(record)
     return found, is_whole
+
+
+def _taken(
+    directory: str, start: str, load: Callable[[Digest], ContentInfo | None], on_error: OnError
+) -> tuple[Inventory, bool]:
+    found, is_whole = _records(directory, start, load, on_error)
+    sizes = {info.digest: info.size for info in found}
+    return Inventory(sizes, {info.digest: told for info in found if (told := _for_gc(info.labels))}), is_whole
+
+
+def _for_gc(labels: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in labels.items() if key.startswith(GC_LABELS)}
 
 
 def _recorded(text: str) -> Digest:
@@ -185,30 +205,24 @@ def _identity(directory: str) -> _Identity | tuple[()]:
 # --- in the cache ----------------------------------------------------------------------------------
 
 
-def _frozen(found: Any) -> list[Any]:
-    """Columns, because JSON reads long lists of one type the fastest; none for what it would not give
-    back as it is.
-    """
-    if isinstance(found, dict):
-        return [[_rest(digest) for digest in found], list(found.values())]
-    if any(info.unknown for info in found):
-        return []
-    labels = {str(n): info.labels for n, info in enumerate(found) if info.labels}
-    digests, sizes, _, created, updated, _ = zip(*found, strict=True) if found else ((),) * 6
-    return [[_rest(digest) for digest in digests], sizes, created, updated, labels]
-
-
-def _rest(digest: Digest) -> str:
-    return digest[digest.index(":") + 3 :]
+def _frozen(found: Inventory | dict[Digest, int]) -> list[Any]:
+    """Few and long values, because JSON reads those the fastest."""
+    if isinstance(found, Inventory):
+        labels = [[n, found.labels[digest]] for n, digest in enumerate(found.sizes) if digest in found.labels]
+        return [*_frozen(found.sizes), labels]
+    return [" ".join(digest[digest.index(":") + 3 :] for digest in found), list(found.values())]
 
 
 def _thaw_objects(start: str, kept: list[Any]) -> dict[Digest, int]:
-    names, sizes = kept
-    return dict(zip([Digest.parse(start + name) for name in names], sizes, strict=True))
+    rests, sizes = kept
+    return dict(zip(_digests(start, rests), sizes, strict=True))
 
 
-def _thaw_records(start: str, kept: list[Any]) -> list[ContentInfo]:
-    names, sizes, created, updated, labels = kept
-    digests = [Digest.parse(start + name) for name in names]
-    each = (labels.get(str(n), {}) for n in range(len(names)))
-    return list(map(ContentInfo, digests, sizes, each, created, updated, [{}] * len(names)))
+def _thaw_records(start: str, kept: list[Any]) -> Inventory:
+    rests, sizes, labels = kept
+    digests = _digests(start, rests)
+    return Inventory(dict(zip(digests, sizes, strict=True)), {digests[n]: of for n, of in labels})
+
+
+def _digests(start: str, rests: str) -> list[Digest]:
+    return [Digest(start + rest) for rest in rests.split()]

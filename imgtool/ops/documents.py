@@ -6,6 +6,9 @@ is too large for one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgtool.digest import Digest
@@ -14,7 +17,6 @@ from imgtool.oci import blob, descriptor, manifest, media
 from imgtool.oci.strictjson import LIMIT
 
 if TYPE_CHECKING:
-    from imgtool.model import ContentInfo
     from imgtool.oci.manifest import Manifest
     from imgtool.stores import Provider, Store
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 LEAF = "leaf"
 UNKNOWN = "unknown"
 
-_CACHE = "gc-documents"
+_CACHE = "gc-references"
 _FEW = 64  # not worth keeping
 _NOTHING: dict[str, Any] = {}
 
@@ -34,8 +36,17 @@ class Document(NamedTuple):
     """What a manifest or index refers to; documents inside its descriptors are taken apart as well."""
 
     name: str  # "manifest" or "index"
-    children: tuple[Typed, ...]
+    digests: Sequence[str]
+    kinds: Sequence[str]  # as many; none where all are leaves
     subject: Digest | None
+
+    @property
+    def children(self) -> Iterator[Typed]:
+        return zip(self.digests, self.kinds or repeat(LEAF), strict=False)
+
+    @property
+    def leaves(self) -> Iterable[str]:
+        return (name for name, kind in self.children if kind == LEAF) if self.kinds else self.digests
 
 
 class Documents:
@@ -47,32 +58,37 @@ class Documents:
 
     def __init__(self, follow: str) -> None:
         self.followed = follow != "labels"
+        self.referrers: dict[Typed, Digest] = {}  # to their subjects, of those that were read
         self._known: dict[Typed, Document | None] = {}
         self._kept: dict[str, dict[str, Any]] = {}
         self._new = 0
 
-    def read(self, provider: Provider, info: ContentInfo, kind: str) -> Document | None:
+    def read(self, provider: Provider, digest: Digest, size: int, kind: str) -> Document | None:
         """What the content refers to; None if it is a leaf.
 
         Args:
             provider: where its bytes are.
-            info: its record.
+            digest: its name.
+            size: how many they are.
             kind: what is known of it.
 
         Raises:
             NotFound: `provider` does not have it.
             DataLoss: it has other bytes, or a manifest is malformed.
         """
-        if not self.followed or kind == LEAF or (kind == UNKNOWN and not 0 < info.size <= LIMIT):
+        if not self.followed or kind == LEAF or (kind == UNKNOWN and not 0 < size <= LIMIT):
             return None
-        node = info.digest, kind
+        node = digest, kind
         if node not in self._known:
             kept = self._kept.get(kind, _NOTHING)
-            if info.digest in kept:
-                self._known[node] = _thawed(kept[info.digest])
+            if digest in kept:
+                document = _thawed(kept[digest])
             else:
-                self._known[node] = _read(provider, info.digest, kind)
+                document = _read(provider, digest, kind)
                 self._new += 1
+            self._known[node] = document
+            if document and document.subject:
+                self.referrers[node] = document.subject
         return self._known[node]
 
     def recall(self, store: Store) -> None:
@@ -98,16 +114,17 @@ class Documents:
 
 
 def _frozen(document: Document) -> list[Any]:
-    return [document.name, document.subject, [text for child in document.children for text in child]]
+    return [document.name, " ".join(document.digests), " ".join(document.kinds), document.subject]
 
 
 def _thawed(kept: Any) -> Document | None:
     if kept is None:
         return None
-    name, subject, flat = kept
-    return Document(name, tuple(zip(flat[::2], flat[1::2], strict=True)), subject and Digest.parse(subject))
+    name, digests, kinds, subject = kept
+    return Document(name, digests.split(), kinds.split(), subject and Digest(subject))
 
 
+@lru_cache
 def kind_of(media_type: str) -> str:
     """What a descriptor with `media_type` lets know of its content."""
     if media.has_children(media_type):
@@ -141,14 +158,17 @@ def _may_be_json(start: bytes) -> bool:
 
 
 def _document(found: Manifest) -> Document:
-    children: list[Typed] = []
+    digests: list[str] = []
+    kinds: list[str] = []
     todo = [found]
     while todo:
         for child in todo.pop().children():
             kind = kind_of(child.media_type)
-            children.append((child.digest, kind))
+            digests.append(child.digest)
+            kinds.append(kind)
             inline = descriptor.inline(child)
             if inline is not None and media.has_children(kind):
                 todo.append(manifest.parse(inline, kind, f"manifest {child.digest}"))
     name = "index" if media.is_index(found.media_type) else "manifest"
-    return Document(name, tuple(children), found.subject and found.subject.digest)
+    leads_on = any(kind != LEAF for kind in kinds)
+    return Document(name, digests, kinds if leads_on else (), found.subject and found.subject.digest)

@@ -113,15 +113,17 @@ def _garbage(found: Sequence[Space], objects: Mapping[Digest, int]) -> Garbage:
     live = set[Digest]()
     content: dict[str, list[Digest]] = {}
     for space in found:
-        alive = space.alive()
-        live |= alive | space.expected()
-        dead = [info.digest for info in space.records.values() if info.digest not in alive]
+        live |= space.expected()
+        dead = space.dead()
+        live.update(space.sizes.keys() - dead if dead else space.sizes)
         if dead:
-            content[space.name] = _referrers_first(dead, partial(_refers_to, space))
+            ordered = [digest for digest in space.sizes if digest in dead]
+            content[space.name] = _referrers_first(ordered, partial(_refers_to, space))
+    gone = objects.keys() - live
     return Garbage(
         content=content,
         leases={space.name: space.expired_leases for space in found if space.expired_leases},
-        objects={digest: size for digest, size in objects.items() if digest not in live},
+        objects={digest: size for digest, size in objects.items() if digest in gone} if gone else {},
         litter=(),
         images={space.name: names for space in found if (names := space.dead_images())},
     )
@@ -133,12 +135,11 @@ def _compare(space: Space, objects: Mapping[Digest, int]) -> None:
     Raises:
         DataLoss: an object is missing or has another size.
     """
-    for info in list(space.records.values()):
-        if objects.get(info.digest) != info.size:
-            try:
-                space.content.reader(info.digest).close()
-            except NotFound:
-                del space.records[info.digest]  # removed since it was read
+    for digest in space.unlike(objects):
+        try:
+            space.content.reader(digest).close()
+        except NotFound:
+            space.forget(digest)  # removed since it was read
 
 
 def _refers_to(space: Space, digest: str) -> Iterator[str]:

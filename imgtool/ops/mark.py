@@ -11,17 +11,18 @@ As in containerd an edge may lead to what is not there; what refers back to that
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.errors import DataLoss, InvalidArgument, NotFound
-from imgtool.names import is_expired, is_past
+from imgtool.model import EMPTY
+from imgtool.names import GC_LABELS, is_expired, is_past
 from imgtool.oci import media
 from imgtool.ops.documents import LEAF, UNKNOWN, Document, Documents, kind_of
 
 if TYPE_CHECKING:
-    from imgtool.model import ContentInfo, Image
+    from imgtool.model import Image
     from imgtool.stores import OnError, Store
 
 ROOT = "containerd.io/gc.root"
@@ -30,7 +31,6 @@ REF = media.GC_REF
 REF_IMAGE = "containerd.io/gc.ref.image"
 BACK = "containerd.io/gc.bref.content"
 BACK_IMAGE = "containerd.io/gc.bref.image"
-_OURS = "containerd.io/gc."
 _REFERS = "containerd.io/gc.ref."
 
 # What a node is, where it is no content that is followed.
@@ -39,12 +39,16 @@ INGEST = "ingest"
 FLAT = "flat"
 FLAT_IMAGE = "flat image"
 _NO_CONTENT = frozenset({IMAGE, FLAT_IMAGE, INGEST})
+_NOT_FOLLOWED = _NO_CONTENT | {FLAT}
 
 Node = tuple[str, str]
 """What gc goes through. First its name: a digest, the name of an image, the ref of an ingest. Then how
 it is followed: IMAGE, INGEST, FLAT (content that is kept and not followed), FLAT_IMAGE (an image whose
 target is), or of other content what is known of it before it is opened (see `ops.documents`).
 """
+
+Marked = dict[str, set[str]]
+"""The names of nodes, by their kind."""
 
 Edge = tuple[Node, str]
 """Where it leads, and what makes it: the key of a label (a back reference's is a label of the node that
@@ -89,9 +93,7 @@ class Space:
     ) -> None:
         self.name = name
         self.content = store.content(name)
-        self.records: dict[str, ContentInfo] = {
-            info.digest: info for info in self.content.list(on_error=on_error)
-        }
+        self.sizes, self.labels = self.content.inventory(on_error=on_error)  # of what is recorded
         self.images: dict[str, Image] = {
             image.name: image
             for image in store.images(name).list(on_error=on_error)
@@ -103,21 +105,23 @@ class Space:
         self.held: set[str] = set()  # ingests, by leases
         self._documents = documents
         self._back: dict[Node, list[Edge]] = {}
-        self._marked: set[Node] | None = None
+        self._marked: Marked | None = None
         self._find_roots(store, clock.wall() if now is None else now, on_error)
 
     def _find_roots(self, store: Store, now: int, on_error: OnError) -> None:
         for image in self.images.values():
             node = image.name, IMAGE
+            if not _tells(image.labels):
+                self.roots.append(Root("image", image.name, node))
+                continue
             if not is_expired(image.labels, now):
                 self.roots.append(Root("image", image.name, node))
-            if _tells(image.labels):
-                self._refers_back(node, image.labels)
-        for digest, info in self.records.items():
-            if info.labels and not _only_refers(info.labels):
+            self._refers_back(node, image.labels)
+        for digest, labels in self.labels.items():
+            if not _only_refers(labels):
                 node = digest, UNKNOWN
-                self._refers_back(node, info.labels)
-                self.roots += (Root("label", key, node) for key, _ in labelled(info.labels, ROOT))
+                self._refers_back(node, labels)
+                self.roots += (Root("label", key, node) for key, _ in labelled(labels, ROOT))
         for lease in store.leases(self.name).list(on_error=on_error):
             if is_expired(lease.labels, now):
                 self.expired_leases.append(lease.id)
@@ -139,43 +143,52 @@ class Space:
 
     # --- where things lead ---
 
-    def edges(self, node: Node) -> Iterator[Edge]:
+    def edges(self, node: Node) -> list[Edge]:
         """Where `node` leads; nowhere, if it is not there and nothing refers back to it."""
         name, kind = node
-        if kind == FLAT:
-            return
-        if kind in _NO_CONTENT:
-            yield from self._edges_of_others(name, kind)
-            return
-        yield from self._back.get((name, UNKNOWN), ())
-        info = self.records.get(name)
-        if info is None:
-            return
-        document = self._read(info, kind)
-        if document:
-            for child in document.children:
-                yield child, document.name
-        if info.labels:
-            told = {digest for digest, _ in document.children} if document else ()
-            more = {key: value for key, value in info.labels.items() if value not in told}
-            if more:
-                yield from ((child, key) for key, child in referred(more, REF, REF_IMAGE))
+        if kind == FLAT or kind in _NO_CONTENT:
+            return self._edges_of_others(name, kind)
+        document = self._document(name, kind)
+        children = [(child, document.name) for child in document.children] if document else []
+        return [*self._back.get((name, UNKNOWN), ()), *children, *self._labelled_edges(name, document)]
 
-    def _edges_of_others(self, name: str, kind: str) -> Iterator[Edge]:
+    def _following(self, node: Node) -> tuple[Document | None, list[Edge]]:
+        """As `edges`, with the document instead of those that it makes."""
+        name, kind = node
+        if kind == FLAT or kind in _NO_CONTENT:
+            return None, self._edges_of_others(name, kind)
+        document = self._document(name, kind)
+        return document, [*self._back.get((name, UNKNOWN), ()), *self._labelled_edges(name, document)]
+
+    def _document(self, name: str, kind: str) -> Document | None:
+        """What is recorded, and known as `kind`, if it is a document."""
+        size = self.sizes.get(cast(Digest, name))
+        return None if size is None else self._read(Digest(name), size, kind)
+
+    def _labelled_edges(self, name: str, document: Document | None) -> list[Edge]:
+        """What the labels of content tell that its document does not."""
+        labels = self.labels.get(cast(Digest, name))
+        if not labels:
+            return []
+        told = set(document.digests) if document else set()
+        if told.issuperset(labels.values()):
+            return []
+        more = {key: value for key, value in labels.items() if value not in told}
+        return [(child, key) for key, child in referred(more, REF, REF_IMAGE)]
+
+    def _edges_of_others(self, name: str, kind: str) -> list[Edge]:
         if kind == INGEST:
-            if expected := self.ingests.get(name):
-                yield (expected, UNKNOWN), "expected"
-            return
+            expected = self.ingests.get(name)
+            return [((expected, UNKNOWN), "expected")] if expected else []
         image = self.images.get(name)
-        if kind == FLAT_IMAGE:
-            if image:
-                yield (image.target.digest, FLAT), "target"
-            return
-        yield from self._back.get((name, IMAGE), ())
+        if kind != IMAGE:
+            return [((image.target.digest, FLAT), "target")] if image and kind == FLAT_IMAGE else []
+        edges = [*self._back.get((name, IMAGE), ())]
         if image:
-            yield (image.target.digest, kind_of(image.target.media_type)), "target"
+            edges.append(((image.target.digest, kind_of(image.target.media_type)), "target"))
             if _tells(image.labels):
-                yield from ((child, key) for key, child in referred(image.labels, REF, REF_IMAGE))
+                edges += ((child, key) for key, child in referred(image.labels, REF, REF_IMAGE))
+        return edges
 
     # --- what is reached ---
 
@@ -190,7 +203,8 @@ class Space:
         """
         return (
             self.name == other.name
-            and self.records == other.records
+            and self.sizes == other.sizes
+            and self.labels == other.labels
             and self.images == other.images
             and self.ingests == other.ingests
             and self.roots == other.roots
@@ -198,63 +212,86 @@ class Space:
             and self.expired_leases == other.expired_leases
         )
 
-    def alive(self) -> set[Digest]:
-        """The content of this namespace that is kept."""
-        return self._recorded(self.mark())
+    def unlike(self, objects: Mapping[Digest, int]) -> list[Digest]:
+        """What is recorded and has no object, or one of another size. `objects` has the sizes."""
+        if self.sizes.items() <= objects.items():
+            return []
+        return [digest for digest, size in self.sizes.items() if objects.get(digest) != size]
+
+    def forget(self, digest: Digest) -> None:
+        """Take it as not recorded."""
+        del self.sizes[digest]
+        self.labels.pop(digest, None)
+
+    def dead(self) -> set[Digest]:
+        """The content of this namespace that is not kept."""
+        return self.sizes.keys() - _content(self.mark(), _NO_CONTENT)
 
     def expected(self) -> set[Digest]:
         """What ingests that are kept expect: objects of it are kept, recorded here or not."""
-        refs = (name for name, kind in self.mark() if kind == INGEST)
-        return {digest for ref in refs if (digest := self.ingests.get(ref))}
+        return {digest for ref in self.mark().get(INGEST, ()) if (digest := self.ingests.get(ref))}
 
     def followed(self) -> set[str]:
         """The names of content that is reached and leads further, also of what is not there."""
-        return _followed(self.mark())
+        return _content(self.mark(), _NOT_FOLLOWED)
 
     def dead_images(self) -> list[str]:
         """The images whose time is up and that nothing refers to."""
         marked = self.mark()
-        return [
-            name for name in self.images if (name, IMAGE) not in marked and (name, FLAT_IMAGE) not in marked
-        ]
+        dead = self.images.keys() - marked.get(IMAGE, set()) - marked.get(FLAT_IMAGE, set())
+        return [name for name in self.images if name in dead] if dead else []
+
+    def nodes(self) -> Iterator[Node]:
+        """All that is reached, also what is not there."""
+        return ((name, kind) for kind, names in self.mark().items() for name in names)
 
     def parts(self, digest: str) -> Iterator[str]:
         """The content that is led to by what is not `followed`, once `mark` has looked at it."""
         document = self._documents.known((digest, UNKNOWN))
         if document:
-            yield from (child for child, _ in document.children)
-        yield from (value for _, value in labelled(self.records[digest].labels, REF))
+            yield from document.digests
+        yield from (value for _, value in labelled(self.labels_of(digest), REF))
 
     def subjects(self, digest: str) -> Iterator[str]:
         """The content that what is not `followed` would live with, once `mark` has looked at it."""
         document = self._documents.known((digest, UNKNOWN))
         if document and document.subject:
             yield document.subject
-        yield from (value for _, value in labelled(self.records[digest].labels, BACK))
+        yield from (value for _, value in labelled(self.labels_of(digest), BACK))
 
-    def _recorded(self, nodes: Iterable[Node]) -> set[Digest]:
-        names = {name for name, kind in nodes if kind not in _NO_CONTENT}
-        return {info.digest for name in names if (info := self.records.get(name))}
+    def labels_of(self, digest: str) -> Mapping[str, str]:
+        """Those labels of content that are for gc; none where it is not recorded."""
+        return self.labels.get(cast(Digest, digest), EMPTY)
 
-    def _walk(self, starts: Iterable[Node], marked: set[Node] | None = None) -> set[Node]:
+    def _recorded(self, marked: Marked) -> set[Digest]:
+        names = _content(marked, _NO_CONTENT)
+        return {digest for digest in self.sizes if digest in names}
+
+    def _walk(self, starts: Iterable[Node], marked: Marked | None = None) -> Marked:
         """Add to `marked` all that `starts` lead to, and themselves."""
-        marked = set() if marked is None else marked
-        todo = [node for node in starts if node not in marked]
-        marked.update(todo)
-        while todo:
-            for node, _ in self.edges(todo.pop()):
-                if node not in marked:
-                    marked.add(node)
-                    if node[1] != LEAF or self._may_lead_on(node[0]):
+        marked = {} if marked is None else marked
+        leaves = marked.setdefault(LEAF, set())
+        leading = {*self.labels, *(name for name, _ in self._back)}  # more than a leaf does
+        todo: list[Node] = []
+        following = list(starts)
+        while True:
+            for node in following:
+                name, kind = node
+                known = marked.setdefault(kind, set())
+                if name not in known:
+                    known.add(name)
+                    if kind != LEAF or name in leading:
                         todo.append(node)
-        return marked
+            if not todo:
+                return marked
+            document, edges = self._following(todo.pop())
+            following = [following for following, _ in edges]
+            if document and (document.kinds or not leading.isdisjoint(document.digests)):
+                following += document.children
+            elif document:  # most are of leaves alone
+                leaves.update(document.digests)
 
-    def _may_lead_on(self, name: str) -> bool:
-        """Whether a leaf may have edges: most content is a leaf, and has none."""
-        info = self.records.get(name)
-        return bool(info and info.labels) or (name, UNKNOWN) in self._back
-
-    def mark(self) -> set[Node]:
+    def mark(self) -> Marked:
         """All that is reached, also what is not there. `edges` tells of subjects from then on."""
         if self._marked is None:
             marked = self._walk(root.node for root in self.roots)
@@ -263,46 +300,45 @@ class Space:
             self._marked = marked
         return self._marked
 
-    def _find_referrers(self, marked: set[Node]) -> list[Node]:
+    def _find_referrers(self, marked: Marked) -> list[Node]:
         """Read what is not reached, and make edges from subjects to their referrers. Returns the
         referrers that are reached that way.
 
         What a document calls a layer is not opened, so documents come first: those that labels tell,
         then what is small.
         """
-        followed = _followed(marked)
+        followed = _content(marked, _NOT_FOLLOWED)
+        referrers = {  # also those that were read for another namespace
+            name: subject
+            for (name, kind), subject in self._documents.referrers.items()
+            if name in marked.get(kind, ()) and name in self.sizes
+        }
         leaves = set[str]()
-        documents = [  # `known` may be so from another namespace, which does not count
-            (name, known)
-            for name, kind in marked
-            if kind != LEAF and name in self.records and (known := self._documents.known((name, kind)))
+        unreached = [
+            (not any(labelled(self.labels_of(digest), REF)), self.sizes[digest], digest)
+            for digest in self.sizes.keys() - followed
         ]
-        unreached = [info for digest, info in self.records.items() if digest not in followed]
-        unreached.sort(key=lambda info: (not any(labelled(info.labels, REF)), info.size))
-        for info in unreached:
-            if info.digest not in leaves and (document := self._read_unreached(info)):
-                documents.append((info.digest, document))
-                leaves.update(name for name, kind in document.children if kind == LEAF)
-        found = []
-        for name, document in documents:
-            if document.subject:
-                self._back.setdefault((document.subject, UNKNOWN), []).append(((name, UNKNOWN), "subject"))
-                if document.subject in followed:
-                    found.append((name, UNKNOWN))
-        return found
+        for _, size, digest in sorted(unreached):
+            if digest not in leaves and (document := self._read_unreached(digest, size)):
+                leaves.update(document.leaves)
+                if document.subject:
+                    referrers[digest] = document.subject
+        for name, subject in referrers.items():
+            self._back.setdefault((subject, UNKNOWN), []).append(((name, UNKNOWN), "subject"))
+        return [(name, UNKNOWN) for name, subject in referrers.items() if subject in followed]
 
-    def _read_unreached(self, info: ContentInfo) -> Document | None:
+    def _read_unreached(self, digest: Digest, size: int) -> Document | None:
         try:
-            return self._read(info, UNKNOWN)
+            return self._read(digest, size, UNKNOWN)
         except DataLoss as error:
             raise DataLoss(
                 f"cannot tell what is garbage: {error.message}, and it may be about an image",
-                hint=f"ingest it again, which heals it; or give it up with imgtool content rm {info.digest}",
+                hint=f"ingest it again, which heals it; or give it up with imgtool content rm {digest}",
             ) from None
 
-    def _read(self, info: ContentInfo, kind: str) -> Document | None:
+    def _read(self, digest: Digest, size: int, kind: str) -> Document | None:
         try:
-            return self._documents.read(self.content, info, kind)
+            return self._documents.read(self.content, digest, size, kind)
         except NotFound:
             return None  # removed since it was listed
 
@@ -343,8 +379,9 @@ def spaces(
     ]
 
 
-def _followed(marked: Iterable[Node]) -> set[str]:
-    return {name for name, kind in marked if kind != FLAT and kind not in _NO_CONTENT}
+def _content(marked: Marked, without: Collection[str]) -> set[str]:
+    """The names of content that is marked, but for the kinds `without`."""
+    return set().union(*(names for kind, names in marked.items() if kind not in without))
 
 
 def references(labels: Mapping[str, str], key: str = REF) -> Iterator[Digest]:
@@ -366,12 +403,12 @@ def referred(labels: Mapping[str, str], content: str, image: str) -> Iterator[tu
 
 def _tells(labels: Mapping[str, str]) -> bool:
     """Whether any label may be for gc."""
-    return any(key.startswith(_OURS) for key in labels)
+    return GC_LABELS in "\n".join(labels)
 
 
 def _only_refers(labels: Mapping[str, str]) -> bool:
     """Whether no label makes a root or a back reference, as those of most manifests."""
-    return all(key.startswith(_REFERS) or not key.startswith(_OURS) for key in labels)
+    return all(key.startswith(_REFERS) or not key.startswith(GC_LABELS) for key in labels)
 
 
 def labelled(labels: Mapping[str, str], key: str) -> Iterator[tuple[str, str]]:

@@ -55,7 +55,7 @@ def of_content(store: DiskStore, space: Space, digest: Digest) -> Released:
     """The last change after which nothing kept `digest`, which is garbage in `space`."""
     above = _above(space, digest)
     told = _from_log(store, space.name, digest, above)
-    recorded = Released(_RECORDED, space.records[digest].created)
+    recorded = Released(_RECORDED, space.content.info(digest).created)
     return max([*_expired(store, space, above), *(told or [recorded])], key=_when)
 
 
@@ -116,9 +116,9 @@ def _when(gone: Released) -> int:
 def _above(space: Space, digest: Digest) -> set[Node]:
     """What would keep `digest` if it were reached: itself, and what leads to it and nothing follows."""
     parents: dict[str, list[str]] = {}
-    for name in space.records.keys() - space.followed():
-        for part in space.parts(name):
-            parents.setdefault(part, []).append(name)
+    for parent in space.sizes.keys() - space.followed():
+        for part in space.parts(parent):
+            parents.setdefault(part, []).append(parent)
     found: set[Node] = {(digest, FLAT)}
     todo: list[Node] = [(digest, UNKNOWN)]
     while todo:
@@ -127,10 +127,10 @@ def _above(space: Space, digest: Digest) -> set[Node]:
             continue
         found.add(node)
         name, kind = node
-        todo += ((parent, UNKNOWN) for parent in parents.get(name, ()))
-        if kind != IMAGE and name in space.records:
+        todo += ((above, UNKNOWN) for above in parents.get(name, ()))
+        if kind != IMAGE and name in space.sizes:
             todo += ((subject, UNKNOWN) for subject in space.subjects(name))
-            todo += ((image, IMAGE) for _, image in labelled(space.records[name].labels, BACK_IMAGE))
+            todo += ((image, IMAGE) for _, image in labelled(space.labels_of(name), BACK_IMAGE))
     return found
 
 

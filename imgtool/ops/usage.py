@@ -20,7 +20,6 @@ from imgtool.ops.mark import BACK, BACK_IMAGE, FLAT_IMAGE, IMAGE, INGEST, Node, 
 from imgtool.ops.retention import NAMESPACE, REPOSITORY
 
 if TYPE_CHECKING:
-    from imgtool.model import ContentInfo
     from imgtool.stores import OnError, Provider, Store
 
 Held = frozenset[Digest]
@@ -73,7 +72,7 @@ class Survey:
         self._objects: dict[Digest, int] = dict(store.objects())
         for space in self._spaces:
             self._compare(space)
-        self._kept = {space.name: _content(space, space.mark()) for space in self._spaces}
+        self._kept = {space.name: _content(space, space.nodes()) for space in self._spaces}
 
     def parts(self, by: str) -> Iterator[Part]:
         """What is held, of all namespaces, in byte order of namespace and name.
@@ -157,14 +156,13 @@ class Survey:
 
     def _compare(self, space: Space) -> None:
         """Report the records whose object is missing or has another size."""
-        for info in list(space.records.values()):
-            if self._objects.get(info.digest) != info.size:
-                try:
-                    space.content.reader(info.digest).close()
-                except NotFound:
-                    del space.records[info.digest]  # removed since it was read
-                except DataLoss as error:
-                    self._documents.report(info.digest, error)
+        for digest in space.unlike(self._objects):
+            try:
+                space.content.reader(digest).close()
+            except NotFound:
+                space.forget(digest)  # removed since it was read
+            except DataLoss as error:
+                self._documents.report(digest, error)
 
 
 class _Group(NamedTuple):
@@ -185,14 +183,14 @@ class _Tolerant(Documents):
         self._reported: set[str] = set()
         self._on_error = on_error
 
-    def read(self, provider: Provider, info: ContentInfo, kind: str) -> Document | None:
-        if info.digest in self.broken:
+    def read(self, provider: Provider, digest: Digest, size: int, kind: str) -> Document | None:
+        if digest in self.broken:
             return None
         try:
-            return super().read(provider, info, kind)
+            return super().read(provider, digest, size, kind)
         except DataLoss as error:
-            self.broken.add(info.digest)
-            self.report(info.digest, error)
+            self.broken.add(digest)
+            self.report(digest, error)
             return None
 
     def report(self, digest: str, error: ImgtoolError) -> None:
@@ -254,6 +252,6 @@ def _content(space: Space, nodes: Iterable[Node]) -> Held:
         if kind == INGEST:
             if expected := space.ingests.get(name):
                 found.add(expected)
-        elif kind not in (IMAGE, FLAT_IMAGE) and (info := space.records.get(name)):
-            found.add(info.digest)
+        elif kind not in (IMAGE, FLAT_IMAGE) and name in space.sizes:
+            found.add(Digest(name))
     return frozenset(found)

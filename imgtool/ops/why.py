@@ -57,7 +57,7 @@ def explain(store: DiskStore, digest: Digest) -> list[Answer]:
     """
     found = spaces(store)
     there = store.engine.object_size(digest) is not None
-    if not there and not any(digest in space.records for space in found):
+    if not there and not any(digest in space.sizes for space in found):
         raise NotFound(f"content '{digest}' not found in any namespace")
     answers = [answer for space in found if (answer := _explain(store, space, digest))]
     if there and all(answer.status == ABSENT for answer in answers):
@@ -69,9 +69,9 @@ def explain(store: DiskStore, digest: Digest) -> list[Answer]:
 def _explain(store: DiskStore, space: Space, digest: Digest) -> Answer | None:
     path = _path(space, digest)
     if path:
-        kept = digest in space.records or digest in space.expected()
+        kept = digest in space.sizes or digest in space.expected()
         return Answer(space.name, KEPT if kept else ABSENT, path)
-    if digest not in space.records:
+    if digest not in space.sizes:
         return None
     gone = released.of_content(store, space, digest)
     return Answer(space.name, GARBAGE, [Step("content", digest, gone.by)], gone.time)
@@ -81,7 +81,7 @@ def _path(space: Space, digest: Digest) -> list[Step]:
     """The shortest path from a root to `digest`, of several the one whose root comes first; empty if
     there is none.
     """
-    if not any(name == digest and kind not in _THINGS for name, kind in space.mark()):
+    if not any(name == digest and kind not in _THINGS for name, kind in space.nodes()):
         return []
     before: dict[Node, Root | tuple[Node, str]] = {}
     queue = deque[Node]()
@@ -118,5 +118,5 @@ def _steps(space: Space, before: dict[Node, Root | tuple[Node, str]], node: Node
 
 def _both(space: Space, parent: Node, child: str, by: str) -> str:
     """`by`, and the label on `parent` that tells the same, if there is one."""
-    labels = labelled(space.records[parent[0]].labels, REF)
+    labels = labelled(space.labels_of(parent[0]), REF)
     return ", ".join([by, *(key for key, value in labels if value == child)][:2])

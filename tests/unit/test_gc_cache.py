@@ -19,7 +19,7 @@ from imgtool.stores import Store
 
 from .gc_world import LAYER, NS, OTHER, REF, ROOT, add, label, manifest, objects, recorded, tag
 
-DIRECTORIES, DOCUMENTS = "gc-directories", "gc-documents"
+DIRECTORIES, DOCUMENTS = "gc-directories", "gc-references"
 
 
 @pytest.fixture(autouse=True)
