@@ -39,18 +39,22 @@ def litter(engine: Engine, held: frozenset[tuple[str, str]]) -> Sequence[Litter]
 def removing(engine: Engine) -> Iterator[Callable[[Garbage], None]]:
     """See `stores.Store.removing`."""
     engine.ready()
+    batch = atomic.Batch()
     with engine.locks.removing() as held:
 
         def remove(garbage: Garbage) -> None:
             with held.writing():
-                _remove(engine, garbage)
+                _remove(engine, garbage, batch)
                 gc_log.ended(engine)
 
         yield remove
+    # For this nobody need wait: an object that a power cut brings back is garbage.
+    batch.sync()
 
 
-def _remove(engine: Engine, garbage: Garbage) -> None:
-    layout, batch = engine.layout, atomic.Batch()
+def _remove(engine: Engine, garbage: Garbage, batch: atomic.Batch) -> None:
+    """Remove it; that the objects are gone is durable with the next sync of `batch`."""
+    layout = engine.layout
     # A power cut must not bring back a record that somebody removed and did not live to sync, once
     # what it names is gone.
     for ns in read.entries(layout.namespaces):
@@ -68,7 +72,6 @@ def _remove(engine: Engine, garbage: Garbage) -> None:
         _unlink(batch, [layout.content_record(ns, digest) for digest in garbage.content.get(ns, ())])
     batch.sync()
     _unlink(batch, [layout.object(digest) for digest in garbage.objects])
-    batch.sync()
     for item in garbage.litter:
         if item.kind == "ingest":
             ingests.collect(engine, item.namespace, item.name)
