@@ -70,26 +70,32 @@ class DiskContent:
     # Provider
 
     def reader(self, digest: Digest) -> FileReader:
-        info = self.info(digest)
+        size = self._size(digest)
         for last in (False, False, True):
             try:
                 fd, status = read.open_regular(self._engine.layout.object(digest))
                 break
             except FileNotFoundError:
                 # Deleted and collected since the record was read, and perhaps back again?
-                info = self.info(digest)
+                size = self._size(digest)
                 if last:
                     raise DataLoss(
                         f"object '{digest}' is missing from the store",
                         hint="ingest the content again: that heals it",
                     ) from None
-        if status.st_size != info.size:
+        if status.st_size != size:
             os.close(fd)
             raise DataLoss(
-                f"object '{digest}' has {status.st_size} bytes, its record says {info.size}",
+                f"object '{digest}' has {status.st_size} bytes, its record says {size}",
                 hint="ingest the content again: that heals it",
             )
-        return FileReader(fd, info.size)
+        return FileReader(fd, size)
+
+    def _size(self, digest: Digest) -> int:
+        size = self._engine.recorded_size(self._ns, digest)
+        if size is None:
+            raise not_found(digest)
+        return size
 
     # IngestManager
 

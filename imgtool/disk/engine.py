@@ -241,6 +241,15 @@ class Engine:
         load = partial(self.load, CONTENT, ns)
         return scan.inventory(self.layout.content(ns), self.directories, load, on_error)
 
+    def recorded_size(self, ns: str, digest: Digest) -> int | None:
+        """The size that the content record says; None where there is none."""
+        if self.directories:
+            inventory = self.directories.seen(parent(self.layout.content_record(ns, digest)))
+            if inventory:
+                return cast("int | None", inventory.sizes.get(digest))
+        info = self.load(CONTENT, ns, digest)
+        return info and info.size
+
     def object_size(self, digest: Digest) -> int | None:
         """The size of the object in bytes; None where there is none."""
         try:

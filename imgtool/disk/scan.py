@@ -75,6 +75,11 @@ class Memory:
             self._new += 1
         return found
 
+    def seen(self, directory: str) -> Any:
+        """What `directory` held when it was read; None where it was not, or has changed since."""
+        seen = self._seen.get(directory[len(self._layout.root) + 1 :])
+        return seen.found if seen and seen.identity == _identity(directory) else None
+
     def keep(self, workspace: Workspace) -> None:
         """Put all that was asked for into `cache/`, if much of it is not there yet."""
         if cache.is_worth(self._new, len(self._seen)):

@@ -80,6 +80,11 @@ def is_manifest(media_type: str) -> bool:
     return media_type in _MANIFESTS or media_type == OCI_ARTIFACT
 
 
+def is_image(media_type: str) -> bool:
+    """Whether it is a document with a config and layers: OCI or docker schema 2."""
+    return media_type in _MANIFESTS
+
+
 def is_index(media_type: str) -> bool:
     """Whether it is a document that lists manifests: OCI index or docker manifest list."""
     return media_type in _INDEXES

@@ -6,6 +6,7 @@ is too large for one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import repeat
@@ -132,6 +133,40 @@ def kind_of(media_type: str) -> str:
     return LEAF if media.is_layer(media_type) or media.is_config(media_type) else UNKNOWN
 
 
+_TYPE = '"[a-z]+/[a-z0-9][a-z0-9.+-]{0,99}"'
+_DIGEST = '"(?:(?:sha256|blake3):[0-9a-f]{64}|sha512:[0-9a-f]{128})"'
+_NUMBER = "(?:0|[1-9][0-9]{0,17})"
+_PART = (
+    f'{{ "mediaType" : {_TYPE} , '
+    f'(?:"digest" : {_DIGEST} , "size" : {_NUMBER}|"size" : {_NUMBER} , "digest" : {_DIGEST}) }}'
+)
+
+
+def _spaced(form: str) -> re.Pattern[str]:
+    return re.compile(form.replace(" ", "[ \t\r\n]*"))
+
+
+# An image's manifest as most programs write it, with nothing but what each has. So no key is there
+# twice, or could be taken for another.
+_USUAL = _spaced(
+    f' {{ "schemaVersion" : 2 , "mediaType" : ({_TYPE}) , '
+    f'"config" : {_PART} , "layers" : \\[ {_PART} (?:, {_PART} )*\\] }} '
+)
+_TYPE_OR_DIGEST = re.compile(f"{_TYPE}|{_DIGEST}")
+
+
+def _usual(raw: bytes, media_type: str) -> Document | None:
+    """What `raw` refers to, at a tenth of the cost, if it is such a manifest; else None."""
+    if not media.is_image(media_type) or not raw.isascii():
+        return None
+    text = raw.decode()
+    found = _USUAL.fullmatch(text)
+    if found is None or found[1] != f'"{media_type}"':
+        return None
+    _, *parts = (quoted[1:-1] for quoted in _TYPE_OR_DIGEST.findall(text))
+    return _document_of("manifest", parts[1::2], [kind_of(type) for type in parts[::2]], None)
+
+
 def _read(provider: Provider, digest: Digest, kind: str) -> Document | None:
     if kind == UNKNOWN:
         with provider.reader(digest) as reader:
@@ -142,7 +177,7 @@ def _read(provider: Provider, digest: Digest, kind: str) -> Document | None:
         media_type = manifest.detect(raw) if kind == UNKNOWN else kind
         if media_type is None:
             return None
-        return _document(manifest.parse(raw, media_type, f"manifest {digest}"))
+        return _usual(raw, media_type) or _document(manifest.parse(raw, media_type, f"manifest {digest}"))
     except InvalidArgument as error:
         raise DataLoss(
             f"cannot tell what is garbage: {error.message}",
@@ -170,5 +205,9 @@ def _document(found: Manifest) -> Document:
             if inline is not None and media.has_children(kind):
                 todo.append(manifest.parse(inline, kind, f"manifest {child.digest}"))
     name = "index" if media.is_index(found.media_type) else "manifest"
+    return _document_of(name, digests, kinds, found.subject and found.subject.digest)
+
+
+def _document_of(name: str, digests: list[str], kinds: list[str], subject: Digest | None) -> Document:
     leads_on = any(kind != LEAF for kind in kinds)
-    return Document(name, digests, kinds if leads_on else (), found.subject and found.subject.digest)
+    return Document(name, digests, kinds if leads_on else (), subject)
