@@ -132,6 +132,18 @@ def test_list_is_in_byte_order_of_digests_and_filtered(store: Store, content: Co
         found("digest=x")
 
 
+def test_the_inventory_is_the_list_in_short(store: Store, content: ContentStore) -> None:
+    """It has at least the labels that gc looks for."""
+    add(store, b"none")
+    add(store, b"other", k="v")
+    rooted = add(store, b"root", **{"containerd.io/gc.root": "yes"})
+    add(store, b"elsewhere", OTHER)
+    sizes, labels = content.inventory()
+    assert [*sizes.items()] == [(info.digest, info.size) for info in content.list()]
+    assert labels[rooted] == {"containerd.io/gc.root": "yes"}
+    assert all(content.info(digest).labels.items() >= told.items() for digest, told in labels.items())
+
+
 def test_a_listing_may_be_acted_on_while_it_goes_on(store: Store, content: ContentStore) -> None:
     """Delete what matches: the natural loop."""
     digests = [add(store, bytes([i])) for i in range(5)]

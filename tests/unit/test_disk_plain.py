@@ -1,0 +1,91 @@
+"""Records that are read at once: as the general way reads them, or not at all. `imgtool.disk.plain`."""
+
+from __future__ import annotations
+
+import pytest
+
+from imgtool.digest import Digest
+from imgtool.disk import codec, plain, records
+from imgtool.model import ContentInfo, Descriptor, Image
+
+DIGEST = Digest.of(b"x")
+IMAGE = Image("a/b:1", Descriptor("text/plain", DIGEST, 1), {"k": "v", "ä b": ""}, 1, 2)
+CONTENT = ContentInfo(DIGEST, 5, {"containerd.io/gc.root": "yes"}, 3, 3)
+
+BODIES = [
+    codec.dump(record, "").rsplit(b"# ", 1)[0]
+    for record in (
+        records.image_to_record(IMAGE),
+        records.image_to_record(IMAGE._replace(labels={})),
+        records.content_to_record(CONTENT),
+        records.content_to_record(CONTENT._replace(labels={})),
+    )
+]
+CHANGES = [
+    (b"schema = 1", b"schema = 2"),
+    (b"schema = 1", b"schema = 01"),
+    (b"size = ", b"size = 9223372036854775808"),
+    (b"size = ", b"size = 0"),
+    (b"size = ", b"size = -"),
+    (b"sha256:", b"sha256:0"),
+    (b"sha256:", b"sha1:"),
+    (b"sha256:", b"SHA256:"),
+    (b"created", b"later = 1\ncreated"),
+    (b"created", b"# no matter\ncreated"),
+    (b'created = "1970', b'created = "1971-02-30'),
+    (b'created = "1970', b'created = "\\u00311970'),
+    (b"updated", b"created"),
+    (b"Z", b"+01:00"),
+    (b"\n", b"\r\n"),
+    (b"[labels]\n", b'[labels]\nk = "1"\nk = "2"\n'),
+    (b"[labels]\n", b"[labels]\nk = 1\n"),
+    (b"[labels]\n", b"[labels]\nk = 'v'\n"),
+    (b"[labels]\n", b'[labels]\n"a\\nb" = "\\t"\n'),
+    (b"[labels]\n", b'[labels]\n"" = ""\n'),
+    (b"[labels]\n", b'[labels]\nother = "\xff"\n'),
+    (b"[labels]\n", b'[labels]\nother = "\x01"\n'),
+    (b"[labels]", b"[labels.more]"),
+    (b"mediaType", b"artifactType"),
+    (b"[target]", b'[target]\ndata = "eA=="'),
+]
+
+
+def read(data: bytes, image: bool) -> Image | ContentInfo | None:
+    return plain.image(data) if image else plain.content(data)
+
+
+def test_what_imgtool_writes_is_plain() -> None:
+    """Else it would only cost."""
+    assert [read(body + codec.seal(body), b"target" in body) for body in BODIES] == [
+        IMAGE,
+        IMAGE._replace(labels={}),
+        CONTENT,
+        CONTENT._replace(labels={}),
+    ]
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize(("old", "new"), [(b"", b""), *CHANGES])
+def test_what_is_read_at_once_is_what_the_general_way_reads(body: bytes, old: bytes, new: bytes) -> None:
+    """And what that refuses is not read at once."""
+    body = body.replace(old, new, 1) if old else body
+    data, is_image = body + codec.seal(body), b"target" in body
+    found = read(data, is_image)
+    if found is not None:
+        load = records.image_from_record if is_image else records.content_from_record
+        assert found == load(codec.load(data, "x"), "x")
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_bit_that_is_wrong_is_never_plain(body: bytes) -> None:
+    """Wherever it is, in the seal too."""
+    data = body + codec.seal(body)
+    for at in range(len(data) * 8):
+        wrong = bytearray(data)
+        wrong[at // 8] ^= 1 << at % 8
+        assert read(bytes(wrong), b"target" in body) is None
+
+
+def test_a_record_without_a_seal_goes_the_general_way() -> None:
+    """Somebody has edited it, in whatever form."""
+    assert [read(body, b"target" in body) for body in BODIES] == [None] * 4
