@@ -25,6 +25,7 @@ T = TypeVar("T")
 _SEAL_LENGTH = len("# sha256:\n") + 64
 # As TOML has them where nothing is escaped; and numbers that are below 2^63, whatever their digits.
 _TEXT = r'"([^"\\\x00-\x1f\x7f]*)"'
+_DIGEST = '"((?:sha256|blake3):[0-9a-f]{64}|sha512:[0-9a-f]{128})"'
 _NUMBER = "(0|[1-9][0-9]{0,17})"
 _LABEL = r'(?:[A-Za-z0-9_-]+|"[^"\\\x00-\x1f\x7f]+") = "[^"\\\x00-\x1f\x7f]*"\n'
 _TIMES = f"created = {_TEXT}\nupdated = {_TEXT}\n"
@@ -32,9 +33,9 @@ _END = rf"(?:\n\[labels\]\n((?:{_LABEL})+))?# sha256:([0-9a-f]{{64}})\n"
 
 _IMAGE = re.compile(
     f"schema = 1\nname = {_TEXT}\n{_TIMES}\n"
-    rf"\[target\]\nmediaType = {_TEXT}\ndigest = {_TEXT}\nsize = {_NUMBER}\n{_END}"
+    rf"\[target\]\nmediaType = {_TEXT}\ndigest = {_DIGEST}\nsize = {_NUMBER}\n{_END}"
 )
-_CONTENT = re.compile(f"schema = 1\ndigest = {_TEXT}\nsize = {_NUMBER}\n{_TIMES}{_END}")
+_CONTENT = re.compile(f"schema = 1\ndigest = {_DIGEST}\nsize = {_NUMBER}\n{_TIMES}{_END}")
 _LABELS = re.compile(r'(?:([^" ]+)|"([^"]+)") = "([^"]*)"\n')
 
 
@@ -76,12 +77,12 @@ def _labels(lines: str) -> dict[str, str] | None:
 def _image(
     name: str, created: str, updated: str, kind: str, digest: str, size: str, labels: Mapping[str, str]
 ) -> Image:
-    target = Descriptor(kind, Digest.parse(digest), int(size), {}, None, "", (), None, {})
+    target = Descriptor(kind, Digest(digest), int(size), {}, None, "", (), None, {})
     return Image(name, target, labels, *_times(created, updated), {})
 
 
 def _content(digest: str, size: str, created: str, updated: str, labels: Mapping[str, str]) -> ContentInfo:
-    return ContentInfo(Digest.parse(digest), int(size), labels, *_times(created, updated), {})
+    return ContentInfo(Digest(digest), int(size), labels, *_times(created, updated), {})
 
 
 def _times(created: str, updated: str) -> tuple[int, int]:
