@@ -52,11 +52,15 @@ def looking(engine: Engine) -> Callable[[], None]:
 
 
 def ended(engine: Engine) -> None:
-    """Write that a gc has ended to each log that tells of changes since the last. Changes are shut out."""
+    """Write that a gc has ended to each log that tells of changes since the last. Changes are shut out.
+    Where that fails, which is warned of, gc is due again.
+    """
     for ns in _namespaces(engine):
-        with suppress(ImgtoolError):
+        try:
             if not _is_ended(engine, ns):
                 _end(engine, ns)
+        except ImgtoolError as error:
+            engine.warn(f"gc has ended without a line in the log of namespace '{ns}': {error.message}")
 
 
 def _namespaces(engine: Engine) -> list[str]:
