@@ -264,7 +264,7 @@ def test_a_client_that_dies_in_the_middle_of_a_write_leaves_it_to_be_resumed(
     need("ctr")
     data = random.Random(1).randbytes(8 << 20)
     with serving(tmp_path / "store", tmp_path / "socket") as server:
-        target = types_pb2.Descriptor(media_type=MANIFEST, digest=sha256(data), size=len(data))
+        target = types_pb2.Descriptor(media_type="x", digest=sha256(data), size=len(data))
         named = images_pb2.Image(name="keeps it from gc", target=target)
         server.stub(IMAGES).create(images_pb2.CreateImageRequest(image=named))
         argv = ["ctr", "-a", str(server.path), "content", "ingest", "--expected-digest", sha256(data), "w"]
