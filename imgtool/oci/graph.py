@@ -41,27 +41,19 @@ class Node(NamedTuple):
     manifest: Manifest | None = None
 
 
-class Extent:
-    """What a walk tells as a whole. It keeps no document, of which a graph may have gigabytes.
-
-    `size`: the bytes of what is present, each content once.
-    """
+class Gaps:
+    """What a walk tells of as not there."""
 
     def __init__(self, nodes: Iterable[Node] = ()) -> None:
-        self.size = 0
-        self._present: set[bytes] = set()
         self._absent: dict[Digest, bool] = {}
         for node in nodes:
             self.add(node)
 
     def add(self, node: Node) -> None:
         """Count `node` in."""
-        d = node.descriptor
+        digest = node.descriptor.digest
         if not node.present:
-            self._absent[d.digest] = node.optional and self._absent.get(d.digest, True)
-        elif (place := _packed(d.digest)) not in self._present:
-            self._present.add(place)
-            self.size += d.size
+            self._absent[digest] = node.optional and self._absent.get(digest, True)
 
     def missing(self) -> list[Digest]:
         """What is absent and must not be, each once: the graph is incomplete."""
@@ -72,6 +64,25 @@ class Extent:
         layers that have urls or may not be passed on.
         """
         return [digest for digest, by_choice in self._absent.items() if by_choice]
+
+
+class Extent(Gaps):
+    """What a walk tells as a whole. It keeps no document, of which a graph may have gigabytes.
+
+    `size`: the bytes of what is present, each content once.
+    """
+
+    def __init__(self, nodes: Iterable[Node] = ()) -> None:
+        self.size = 0
+        self._present: set[bytes] = set()
+        super().__init__(nodes)
+
+    def add(self, node: Node) -> None:
+        super().add(node)
+        d = node.descriptor
+        if node.present and (place := _packed(d.digest)) not in self._present:
+            self._present.add(place)
+            self.size += d.size
 
 
 def walk(

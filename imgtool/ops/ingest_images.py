@@ -13,7 +13,7 @@ from imgtool.digest import Digest
 from imgtool.errors import FailedPrecondition, InvalidArgument, NotFound
 from imgtool.model import Descriptor, Image, Platform
 from imgtool.oci import graph, media, platforms
-from imgtool.oci.graph import Extent, Node
+from imgtool.oci.graph import Gaps, Node
 from imgtool.oci.layout import Root, find_roots
 from imgtool.ops.sources import Source
 from imgtool.ops.staging import Staged, Wanted
@@ -103,13 +103,13 @@ class _Survey:
     def __init__(self, nodes: Iterable[Node]) -> None:
         self._documents: dict[Digest, str] = {}
         self._referrers: dict[Digest, dict[str, str]] = {}
-        extent = Extent()
+        gaps = Gaps()
         for node in nodes:
-            extent.add(node)
+            gaps.add(node)
             if node.manifest is not None:
                 self._add_document(node.descriptor, node.manifest.subject)
-        self.missing = extent.missing()
-        self.absent = extent.absent()
+        self.missing = gaps.missing()
+        self.absent = gaps.absent()
 
     def is_taken(self, node: Node) -> bool:
         """Whether its content is taken where the walk meets `node`: there, and as a document where it
