@@ -64,6 +64,7 @@ from imgtool.stores import (
     Published,
     Put,
     Reader,
+    Records,
     Store,
     Writer,
     check_live,
@@ -111,6 +112,11 @@ class _Space:
     content: dict[Digest, ContentInfo] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
     ingests: dict[str, _Ingest] = field(default_factory=dict)
+
+    def copy(self) -> _Space:
+        return _Space(
+            self.record, dict(self.images), dict(self.content), dict(self.leases), dict(self.ingests)
+        )
 
 
 class MemoryStore:
@@ -220,6 +226,11 @@ class MemoryStore:
             return images.update(put.image, needs=put.needs)
         except ImgtoolError as error:
             return error
+
+    def dry_run(self) -> Records:
+        copy = MemoryStore(self.settings)
+        copy.spaces, copy.blobs = {name: space.copy() for name, space in self.spaces.items()}, self.blobs
+        return copy
 
     def objects(self) -> Iterator[tuple[Digest, int]]:
         return iter([(digest, len(self.blobs[digest])) for digest in sorted(self.blobs)])

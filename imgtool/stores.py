@@ -37,7 +37,6 @@ from imgtool.model import (
     Lease,
     Namespace,
     Settings,
-    check_image,
     replace,
     without_empty,
 )
@@ -478,25 +477,6 @@ class Put(NamedTuple):
         return self.image
 
 
-def would_put(images: ImageStore, put: Put, now: int) -> Image:
-    """The record that stands after `put`, which is only tried: what a dry run tells.
-
-    Args:
-        now: the time that would be written into it.
-
-    Raises:
-        AlreadyExists: the name has another target, and it is not to be replaced.
-        DataLoss: its record cannot be read.
-    """
-    put = put._replace(image=check_image(put.image))
-    try:
-        there = images.get(put.image.name)
-    except NotFound:
-        return put.over(None)._replace(created=now, updated=now)
-    new = put.over(there)
-    return new if new is there else new._replace(created=there.created, updated=now)
-
-
 def check_live(lease: Lease) -> Lease:
     """`lease`, if it can hold something.
 
@@ -576,21 +556,40 @@ class Garbage(NamedTuple):
     images: Mapping[str, Sequence[str]] = EMPTY  # those whose time is up
 
 
-class Store(Protocol):
-    """Images, content, leases and namespaces over one set of bytes."""
+class ContentRecords(Manager, IngestManager, Protocol):
+    """The content of one namespace, but for the bytes."""
 
-    @property
-    def settings(self) -> Settings:
-        """How it behaves, as its owner has set it."""
+
+class Records(Protocol):
+    """Images, content records, leases and namespaces."""
 
     @property
     def namespaces(self) -> NamespaceStore: ...
 
     def images(self, namespace: str) -> ImageStore: ...
 
-    def content(self, namespace: str) -> ContentStore: ...
+    def content(self, namespace: str) -> ContentRecords: ...
 
     def leases(self, namespace: str) -> LeaseStore: ...
+
+    def publish(self, namespace: str, *, puts: Sequence[Put] = (), lease: str | None = None) -> Published:
+        """See `Store.publish`."""
+
+
+class Store(Records, Protocol):
+    """Images, content, leases and namespaces over one set of bytes."""
+
+    @property
+    def settings(self) -> Settings:
+        """How it behaves, as its owner has set it."""
+
+    def content(self, namespace: str) -> ContentStore: ...
+
+    def dry_run(self) -> Records:
+        """These records, to try changes on: each is checked, and returns or raises what it would here, and
+        nothing is written. `get`, `info` and further changes find what has been tried; lists need not.
+        Nothing is locked: as the store is when it is looked at.
+        """
 
     def publish(
         self,

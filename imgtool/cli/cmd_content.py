@@ -113,20 +113,12 @@ def run_label(
     from imgtool.cli import contents
     from imgtool.cli.images import LABELS_ONLY
     from imgtool.cli.words import label_paths
-    from imgtool.clock import now
-    from imgtool.fieldpaths import merge_labels
-    from imgtool.names import check_labels
+    from imgtool.model import ContentInfo
 
     c.out.check(contents.CONTENT)
     paths, new = label_paths(labels, replace_all)
-    check_labels(new)
-    content = c.store().content(c.namespace)
-    info = content.info(contents.parse_digest(digest))
-    if dry_run:
-        labels_ = merge_labels(info.labels, new, paths, f"content '{digest}'")
-        info = info._replace(labels=labels_, updated=now())
-    else:
-        info = content.update(info._replace(labels=new), *paths)
+    content = c.records(dry_run=dry_run).content(c.namespace)
+    info = content.update(ContentInfo(contents.parse_digest(digest), 0, new), *paths)
     c.out.rows(contents.CONTENT, [contents.row(c.namespace, info)], LABELS_ONLY, header=False)
 
 
@@ -144,14 +136,11 @@ def run_rm(
     from imgtool.cli.words import names_from
     from imgtool.errors import NotFound
 
-    content = c.store().content(c.namespace)
+    content = c.records(dry_run=dry_run).content(c.namespace)
 
     def remove(word: str) -> Row:
         digest = parse_digest(word)
-        if dry_run:
-            content.info(digest)
-        else:
-            content.delete(digest)
+        content.delete(digest)
         return {"namespace": c.namespace, "digest": digest}
 
     removed = c.failures.for_each(
@@ -185,13 +174,10 @@ def run_abort(
     from imgtool.cli.words import names_from
     from imgtool.errors import NotFound
 
-    content = c.store().content(c.namespace)
+    content = c.records(dry_run=dry_run).content(c.namespace)
 
     def abort(ref: str) -> Row:
-        if dry_run:
-            content.status(ref)
-        else:
-            content.abort(ref)
+        content.abort(ref)
         return {"namespace": c.namespace, "ref": ref}
 
     dropped = c.failures.for_each(

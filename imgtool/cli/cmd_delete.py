@@ -29,19 +29,16 @@ def run(
     """
     from imgtool.cli import gc
     from imgtool.cli import images as view
-    from imgtool.cli.changes import expect
     from imgtool.cli.delete import Freed
     from imgtool.errors import NotFound
 
-    images = c.store().images(c.namespace)
+    images = c.records(dry_run=dry_run).images(c.namespace)
     expected = digest_or_none(if_digest)
     freed = Freed(c)
 
     def delete(choice: tuple[str, Digest | None]) -> Image:
         name, seen = choice
-        if dry_run:
-            return freed.by(expect(images.get(name), expected or seen))
-        return images.delete(name, target=expected or seen)
+        return freed.by(images.delete(name, target=expected or seen))
 
     deleted = c.failures.for_each(
         view.selected(c, images, names, filters, all, zero),

@@ -17,18 +17,10 @@ def run(
 ) -> None:
     """Set and remove labels of an image, and print all that it has then."""
     from imgtool.cli import images as view
-    from imgtool.cli.changes import expect
-    from imgtool.clock import now
-    from imgtool.fieldpaths import merge_image
-    from imgtool.model import check_image, replace
+    from imgtool.model import replace
 
     c.out.check(view.IMAGES)
     paths, new = label_paths(labels, replace_all)
-    images, expected = c.store().images(c.namespace), digest_or_none(if_digest)
-    image = replace(images.get(name), labels=new)
-    if dry_run:
-        image = check_image(merge_image(expect(images.get(name), expected), image, paths))
-        image = replace(image, updated=now())
-    else:
-        image = images.update(image, *paths, if_target=expected)
+    images, expected = c.records(dry_run=dry_run).images(c.namespace), digest_or_none(if_digest)
+    image = images.update(replace(images.get(name), labels=new), *paths, if_target=expected)
     c.out.rows(view.IMAGES, [view.row(c.namespace, image)], view.LABELS_ONLY, header=False)

@@ -71,9 +71,8 @@ def run_create(
     from imgtool.ops.hold import new_id
 
     c.out.check(view.LEASES)
-    leases = c.store().leases(c.namespace)
     new = Lease(new_id() if id is None else id, view.labels_of([*labels, *words], expires, flat=flat))
-    new = view.would_create(leases, new) if dry_run else leases.create(new)
+    new = c.records(dry_run=dry_run).leases(c.namespace).create(new)
     c.out.rows(view.LEASES, [view.row(c.namespace, new)], view.ID_ONLY, header=False)
 
 
@@ -93,9 +92,7 @@ def run_label(
 
     c.out.check(view.LEASES)
     paths, new = label_paths([*labels, *view.expiring(labels, expires)], replace_all)
-    leases = c.store().leases(c.namespace)
-    lease = Lease(id, new)
-    lease = view.would_label(leases, lease, paths) if dry_run else leases.update(lease, *paths)
+    lease = c.records(dry_run=dry_run).leases(c.namespace).update(Lease(id, new), *paths)
     c.out.rows(view.LEASES, [view.row(c.namespace, lease)], LABELS_ONLY, header=False)
 
 
@@ -169,10 +166,10 @@ def run_rm(
     from imgtool.cli import leases as view
     from imgtool.errors import NotFound
 
-    leases = c.store().leases(c.namespace)
+    leases = c.records(dry_run=dry_run).leases(c.namespace)
 
     def remove(id: str) -> Row:
-        view.remove(leases, id, dry_run=dry_run)
+        leases.delete(id)
         return {"namespace": c.namespace, "id": id}
 
     removed = c.failures.for_each(

@@ -37,13 +37,10 @@ def run_create(
     c: Context, name: o.Name, words: o.LabelArguments, labels: o.Labels, dry_run: o.DryRun = False
 ) -> None:
     """Create a namespace, and print its name."""
-    from imgtool.cli.changes import would_create
     from imgtool.model import Namespace
 
     c.out.check(_NAMESPACES)
-    namespaces = c.store().namespaces
-    new = Namespace(name, pairs([*labels, *words]))
-    new = would_create(namespaces, new) if dry_run else namespaces.create(new)
+    new = c.records(dry_run=dry_run).namespaces.create(Namespace(name, pairs([*labels, *words])))
     c.out.rows(_NAMESPACES, [_row(new)], _NAME_ONLY, header=False)
 
 
@@ -55,16 +52,13 @@ def run_label(
     dry_run: o.DryRun = False,
 ) -> None:
     """Set and remove labels of a namespace, and print all that it has then. An absent one is created."""
-    from imgtool.cli.changes import would_label
     from imgtool.cli.images import LABELS_ONLY
     from imgtool.model import Namespace
 
     c.out.check(_NAMESPACES)
-    namespaces = c.store().namespaces
-    paths, labels_ = label_paths(labels, replace_all)
-    new = Namespace(name, labels_)
-    result = would_label(namespaces, new, paths) if dry_run else namespaces.update(new, *paths)
-    c.out.rows(_NAMESPACES, [_row(result)], LABELS_ONLY, header=False)
+    paths, new = label_paths(labels, replace_all)
+    namespace = c.records(dry_run=dry_run).namespaces.update(Namespace(name, new), *paths)
+    c.out.rows(_NAMESPACES, [_row(namespace)], LABELS_ONLY, header=False)
 
 
 def run_rm(
@@ -77,16 +71,12 @@ def run_rm(
     """Remove namespaces that have no images and no content, and print their names. Their leases and
     unfinished writes go with them.
     """
-    from imgtool.cli.changes import would_remove
     from imgtool.errors import NotFound
 
-    store = c.store()
+    namespaces = c.records(dry_run=dry_run).namespaces
 
     def remove(name: str) -> dict[str, str]:
-        if dry_run:
-            would_remove(store, name)
-        else:
-            store.namespaces.delete(name)
+        namespaces.delete(name)
         return {"name": name}
 
     removed = c.failures.for_each(

@@ -29,23 +29,18 @@ def run(
     """
     from imgtool.cli import images as view
     from imgtool.cli.leases import usable
-    from imgtool.clock import now
     from imgtool.model import Image
-    from imgtool.stores import Put, would_put
+    from imgtool.stores import Put
 
     c.out.check(view.IMAGES, zero=zero)
     lease = usable(c, lease)
     target, labels = view.target_of(c, source)
     needs = view.needed(c, target)
     puts = [Put(Image(name, target, labels), replace, needs) for name in names_from(names, zero)]
-    if dry_run:
-        images = c.store().images(c.namespace)
-        tagged = c.failures.for_each(puts, lambda put: would_put(images, put, now()))
-    else:
-        tagged = c.failures.drop(c.store().publish(c.namespace, puts=puts, lease=lease).images)
+    published = c.records(dry_run=dry_run).publish(c.namespace, puts=puts, lease=lease)
     c.out.rows(
         view.IMAGES,
-        (view.row(c.namespace, image) for image in tagged),
+        (view.row(c.namespace, image) for image in c.failures.drop(published.images)),
         view.NAME_ONLY,
         zero=zero,
         header=False,

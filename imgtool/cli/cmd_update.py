@@ -57,7 +57,14 @@ def run(
     from imgtool.cli.images import IMAGES, selected
 
     change = changes.Change(
-        c, labels, annotations, target, replace_all=replace_all, rename=rename, lease=lease
+        c,
+        labels,
+        annotations,
+        target,
+        replace_all=replace_all,
+        rename=rename,
+        lease=lease,
+        dry_run=dry_run,
     )
     images, expected = c.store().images(c.namespace), digest_or_none(if_digest)
     chosen = selected(c, images, names, filters, all, zero)
@@ -65,7 +72,7 @@ def run(
 
     def update(choice: tuple[str, Digest | None]) -> Row:
         name, seen = choice
-        return change.apply(images, name, expected or seen, dry_run=dry_run)
+        return change.apply(name, expected or seen)
 
     c.out.rows(
         IMAGES.also("changes"),

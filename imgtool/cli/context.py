@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imgtool.disk import DiskStore
+    from imgtool.stores import Records
 
 
 class Context:
@@ -77,6 +78,10 @@ class Context:
             self.detail(f"store '{self.root}', namespace '{self.namespace}'")
             self._store = open_store(self.root, lock_timeout=self.lock_timeout, warn=self.failures.warn)
         return self._store
+
+    def records(self, *, dry_run: bool) -> Records:
+        """The store's records to change, or only to try that."""
+        return self.store().dry_run() if dry_run else self.store()
 
     def namespaces(self, all: bool) -> list[str]:
         """The namespace; with `all` every one that the store has, past records that cannot be read, which

@@ -1,21 +1,19 @@
-"""Leases for the commands: as rows, as what words on the command line mean, and tried out."""
+"""Leases for the commands: as rows, and as what words on the command line mean."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from imgtool.cli.contents import digest_of
 from imgtool.cli.output import NAMESPACE, NEVER, Kind, Row, labels_text
 from imgtool.cli.words import check_choice, names_from, pairs
-from imgtool.clock import format_time, now, parse_duration, wall
+from imgtool.clock import format_time, parse_duration, wall
 from imgtool.digest import Digest
-from imgtool.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
-from imgtool.fieldpaths import merge_labels
-from imgtool.model import replace, without_empty
-from imgtool.names import EXPIRE, check_labels, check_name, check_resource_type, expiry
+from imgtool.errors import InvalidArgument, NotFound
+from imgtool.model import without_empty
+from imgtool.names import EXPIRE, check_name, check_resource_type, expiry
 from imgtool.ops.hold import HELD_FOR, require_lease
 
 if TYPE_CHECKING:
@@ -144,30 +142,6 @@ def expiring(words: Sequence[str], expiration: str | None) -> list[str]:
     return [f"{EXPIRE}={format_time(wall() + duration)}" if duration else f"{EXPIRE}="]
 
 
-def would_create(leases: LeaseStore, lease: Lease) -> Lease:
-    """The lease as it would be.
-
-    Raises:
-        AlreadyExists: its id is taken.
-    """
-    check_labels(lease.labels, limited=False)
-    with suppress(NotFound):
-        leases.get(lease.id)
-        raise AlreadyExists(f"lease '{lease.id}' already exists")
-    return replace(lease, created=now())
-
-
-def would_label(leases: LeaseStore, new: Lease, paths: Sequence[str]) -> Lease:
-    """The lease as it would be with the labels of `new` that `paths` name.
-
-    Raises:
-        NotFound: there is none.
-    """
-    check_labels(new.labels, limited=False)
-    old = leases.get(new.id)
-    return replace(old, labels=merge_labels(old.labels, new.labels, paths, f"lease '{new.id}'"))
-
-
 def selected(
     c: Context, leases: LeaseStore, words: Sequence[str], filters: Sequence[str], all: bool, zero: bool
 ) -> list[str]:
@@ -183,19 +157,6 @@ def selected(
     return names_from(words, zero, "id")
 
 
-def remove(leases: LeaseStore, id: str, *, dry_run: bool) -> None:
-    """Delete a lease, also one that cannot be read.
-
-    Raises:
-        NotFound: there is none.
-    """
-    if not dry_run:
-        leases.delete(id)
-        return
-    with suppress(DataLoss):
-        leases.get(id)
-
-
 def add(c: Context, id: str, type: str, words: Sequence[str], *, zero: bool, dry_run: bool) -> list[Row]:
     """Make a lease hold what `words` mean, all in one step in which no gc can take it; past what is not
     there.
@@ -205,11 +166,11 @@ def add(c: Context, id: str, type: str, words: Sequence[str], *, zero: bool, dry
         NotFound: there is no such lease, or its time is up.
     """
     check_resource_type(type)
-    leases = c.store().leases(c.namespace)
+    leases = c.records(dry_run=dry_run).leases(c.namespace)
     require_lease(leases, id)
     words = names_from(words, zero, "resource")
     found = list(c.failures.for_each(words, lambda word: _present(c, type, word)))
-    if found and not dry_run:
+    if found:
         leases.add(id, type, *found, needs=[x for x in found if isinstance(x, Digest)])
     return [resource_row(c.namespace, id, type, resource) for resource in found]
 
@@ -234,7 +195,7 @@ def drop(
         NotFound: there is no such lease.
     """
     check_resource_type(type)
-    leases = c.store().leases(c.namespace)
+    leases = c.records(dry_run=dry_run).leases(c.namespace)
     held = leases.get(id).resources.get(type, ())
 
     def one(word: str) -> str:
@@ -248,7 +209,7 @@ def drop(
 
     ignored = _NotHeld if ignore_missing else None
     found = list(c.failures.for_each(names_from(words, zero, "resource"), one, ignore=ignored))
-    if found and not dry_run:
+    if found:
         leases.remove(id, type, *found)
     return [resource_row(c.namespace, id, type, resource) for resource in found]
 

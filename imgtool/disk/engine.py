@@ -130,6 +130,9 @@ class Engine:
         self._scanned: dict[str, tuple[tuple[int, ...], list[Any]]] | None = None
         self.directories: scan.Memory | None = None
 
+    is_dry = False
+    """Whether changes are only tried: see `disk.dry`."""
+
     @contextmanager
     def remembering(self, *, keep: bool = False) -> Iterator[None]:
         """See `stores.Store.remembering`."""
@@ -280,7 +283,7 @@ class Engine:
             read.is_directory(directory)
         if self.setup.locking:
             settings.check_file_system(self.layout.root)
-        if not self.setup.exists:
+        if not self.setup.exists and not self.is_dry:
             settings.create(self.layout, self.workspace)
             self.setup = settings.load(self.layout)
         if self.setup.write > settings.FORMAT:
@@ -316,28 +319,35 @@ class Engine:
         check_namespace(ns)
         self.ready()
         with self.locks.changing(ns) as held:
-            changes: dict[tuple[str, str], _Change] = {}
-            outcomes: list[Model | ImgtoolError | None] = []
-            for edit in edits:
-                key = edit.kind.name, edit.name
-                try:
-                    change = changes.get(key) or self._unchanged(ns, edit)
-                    # Encoded here: what the reader would refuse is refused before anything is changed.
-                    changes[key] = change = self._changed(change, edit.change(change.new))
-                except ImgtoolError as error:
-                    if not edit.alone:
-                        raise
-                    outcomes.append(error)
-                else:
-                    outcomes.append(change.new)
-            pending = [change for change in changes.values() if change.old != change.new or change.damaged]
-            self._with_namespace(ns, pending)
+            outcomes, pending = self.judge(ns, edits)
             if pending or objects:
                 with held.writing():
                     self._publish(ns, pending, objects)
         return outcomes
 
-    def _unchanged(self, ns: str, edit: Edit[Any]) -> _Change:
+    def judge(
+        self, ns: str, edits: Iterable[Edit[Any]]
+    ) -> tuple[list[Model | ImgtoolError | None], list[Change]]:
+        """The outcome of each of `edits`, as `apply` returns it, and what must be written for that."""
+        changes: dict[tuple[str, str], Change] = {}
+        outcomes: list[Model | ImgtoolError | None] = []
+        for edit in edits:
+            key = edit.kind.name, edit.name
+            try:
+                change = changes.get(key) or self._unchanged(ns, edit)
+                # Encoded here: what the reader would refuse is refused before anything is changed.
+                changes[key] = change = self._changed(change, edit.change(change.new))
+            except ImgtoolError as error:
+                if not edit.alone:
+                    raise
+                outcomes.append(error)
+            else:
+                outcomes.append(change.new)
+        pending = [change for change in changes.values() if change.old != change.new or change.damaged]
+        self._with_namespace(ns, pending)
+        return outcomes, pending
+
+    def _unchanged(self, ns: str, edit: Edit[Any]) -> Change:
         damaged = False
         try:
             old = self.load(edit.kind, ns, edit.name)
@@ -345,25 +355,25 @@ class Engine:
             if not edit.heals:
                 raise
             old, damaged = None, True
-        return _Change(_KINDS[edit.kind.name], edit.name, old, old, damaged=damaged)
+        return Change(_KINDS[edit.kind.name], edit.name, old, old, damaged=damaged)
 
-    def _changed(self, change: _Change, new: Any) -> _Change:
+    def _changed(self, change: Change, new: Any) -> Change:
         if new is None or new == change.old:
             return change._replace(new=new, data=None)
         data = codec.dump(change.kind.dump(new), f"{change.kind.name} '{change.name[:80]}'")
         return change._replace(new=new, data=data)
 
-    def _with_namespace(self, ns: str, changes: list[_Change]) -> None:
+    def _with_namespace(self, ns: str, changes: list[Change]) -> None:
         """A namespace comes into being with its first record."""
         adds = any(change.new is not None and change.kind is not NAMESPACE for change in changes)
         if adds and self.load(NAMESPACE, ns, ns) is None:
-            absent = _Change(NAMESPACE, ns, None, None)
+            absent = Change(NAMESPACE, ns, None, None)
             changes.insert(0, self._changed(absent, Namespace(ns, created=clock.now())))
 
     def _publish(
         self,
         ns: str,
-        changes: Sequence[_Change],
+        changes: Sequence[Change],
         objects: Sequence[tuple[str, Digest]],
     ) -> None:
         batch = atomic.Batch()
@@ -392,7 +402,7 @@ class Engine:
             directory = parent(directory)
             batch.touched(directory)
 
-    def _add(self, ns: str, batch: atomic.Batch, changes: Sequence[_Change]) -> None:
+    def _add(self, ns: str, batch: atomic.Batch, changes: Sequence[Change]) -> None:
         sources = [self.workspace.new_path() for _ in changes]
         for source, change in zip(sources, changes, strict=True):
             atomic.write_new(source, change.data or b"")
@@ -411,13 +421,13 @@ class Engine:
                 raise AlreadyExists(f"{change.kind.name} '{change.name}' already exists") from None
         _settle(batch, directories)
 
-    def _remove(self, ns: str, batch: atomic.Batch, changes: Sequence[_Change]) -> None:
+    def _remove(self, ns: str, batch: atomic.Batch, changes: Sequence[Change]) -> None:
         paths = [change.kind.path(self.layout, ns, change.name) for change in changes]
         for path in paths:
             batch.unlink(path)
         _settle(batch, dict.fromkeys(map(parent, paths)))
 
-    def _log(self, ns: str, changes: Sequence[_Change]) -> None:
+    def _log(self, ns: str, changes: Sequence[Change]) -> None:
         from imgtool.disk import log
 
         lines: list[log.Change] = [
@@ -458,7 +468,9 @@ def _settle(batch: atomic.Batch, directories: Iterable[str]) -> None:
     batch.sync()
 
 
-class _Change(NamedTuple):
+class Change(NamedTuple):
+    """A record that is to become another one, to appear or to go."""
+
     kind: Kind[Any]
     name: str
     old: Any

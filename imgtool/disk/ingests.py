@@ -159,6 +159,10 @@ def abort(engine: Engine, ns: str, ref: str) -> None:
     path = engine.layout.ingest(ns, ref)
     if not read.is_directory(path):
         raise _not_found(ref)
+    if engine.is_dry:
+        if _is_written(engine, path):
+            raise _busy(ref)
+        return
     Named(path, _lock(engine, path, ref, wait=True), ref).discard()
     batch = atomic.Batch()
     batch.touched(engine.layout.ingests)
@@ -227,7 +231,7 @@ def _lock(engine: Engine, path: str, ref: str, *, wait: bool) -> int:
             os.close(fd)
             raise
         os.close(fd)
-    raise Unavailable(f"ingest '{ref}' is being written by another process")
+    raise _busy(ref)
 
 
 def _is_written(engine: Engine, path: str) -> bool:
@@ -258,6 +262,10 @@ def _open_data(path: str) -> int:
     os.close(fd)
     atomic.remove_tree(path)
     return atomic.open_or_create(path)
+
+
+def _busy(ref: str) -> Unavailable:
+    return Unavailable(f"ingest '{ref}' is being written by another process")
 
 
 def _not_found(ref: str) -> NotFound:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from imgtool.disk.leases import DiskLeases
     from imgtool.disk.settings import Setup
     from imgtool.model import Happening, Lease, Settings
-    from imgtool.stores import Commit, Garbage, Litter, Published, Put
+    from imgtool.stores import Commit, Garbage, Litter, Published, Put, Records
 
 
 class DiskStore:
@@ -68,6 +68,11 @@ class DiskStore:
         from imgtool.disk.publish import publish
 
         return publish(self.engine, check_namespace(namespace), commits, puts, hold, lease).published
+
+    def dry_run(self) -> Records:
+        from imgtool.disk.dry import DryEngine
+
+        return DiskStore(DryEngine(self.engine))
 
     def objects(self) -> Iterator[tuple[Digest, int]]:
         from imgtool.disk import sweep

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from imgtool import clock
 from imgtool.errors import AlreadyExists, ImgtoolError, NotFound, from_oserror
 from imgtool.model import Image
 from imgtool.oci.compression import FileSource, Prefixed
@@ -24,7 +23,7 @@ from imgtool.ops.ingest_file import opened, peek, stage_file
 from imgtool.ops.ingest_layout import stage_layout
 from imgtool.ops.sources import Source
 from imgtool.ops.staging import Ingested, Staged, Wanted
-from imgtool.stores import Commit, Ingester, Put, Store, would_put
+from imgtool.stores import Commit, Ingester, Put, Records, Store
 
 # So much is published in one step, to share the syncs.
 _BATCH_FILES = 512
@@ -56,6 +55,7 @@ class Ingest:
         dry_run: bool = False,
     ) -> None:
         self._store = store
+        self._records: Records = store.dry_run() if dry_run else store
         self._dry = DryIngester() if dry_run else None
         self._ns = namespace
         self._wanted = wanted
@@ -138,12 +138,10 @@ class Ingest:
         nameless = [c.expected for staged in batch if staged.nameless for c in staged.commits if c.expected]
         hold = lease_for(nameless[0]) if nameless and self._wanted.lease is None else None
         if self._dry is not None:
-            outcomes: Sequence[Image | ImgtoolError] = [self._would_put(put) for put in puts]
+            published = self._records.publish(self._ns, puts=puts, lease=self._wanted.lease)
         else:
-            outcomes = self._store.publish(
-                self._ns, commits, puts, hold=hold, lease=self._wanted.lease
-            ).images
-        rows = iter(zip(puts, outcomes, strict=True))
+            published = self._store.publish(self._ns, commits, puts, hold=hold, lease=self._wanted.lease)
+        rows = iter(zip(puts, published.images, strict=True))
         for staged in batch:
             if staged.nameless:
                 yield from (
@@ -160,13 +158,7 @@ class Ingest:
     def _existing(self, put: Put) -> Image | ImgtoolError:
         """The image that is there; or this one, where that was deleted meanwhile."""
         try:
-            return self._store.images(self._ns).get(put.image.name)
+            return self._records.images(self._ns).get(put.image.name)
         except NotFound:
             again = put._replace(needs=frozenset([put.image.target.digest]))
-            return self._store.publish(self._ns, puts=[again], lease=self._wanted.lease).images[0]
-
-    def _would_put(self, put: Put) -> Image | ImgtoolError:
-        try:
-            return would_put(self._store.images(self._ns), put, clock.now())
-        except ImgtoolError as error:
-            return error
+            return self._records.publish(self._ns, puts=[again], lease=self._wanted.lease).images[0]

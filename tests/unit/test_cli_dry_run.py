@@ -59,6 +59,8 @@ def told(result: Result) -> tuple[int, bytes, bytes]:
         (["tag", "--replace", "a", "b", "c", "a"], 0),
         (["update", "a", "--rename", "a2"], 4),
         (["tag", "a", "c", "\udcff"], 2),
+        (["tag", "a", "c", "c"], 0),
+        (["update", "none", "--rename", "b"], 0),
         (["namespace", "create", "new", "k=v"], 0),
         (["namespace", "create", "new", LONG], 2),
         (["namespace", "create", "there"], 4),
@@ -139,6 +141,38 @@ def test_a_namespace_with_a_record_that_cannot_be_read_is_not_empty(here: Path) 
     dry = told(run_here(["namespace", "rm", "there", "--dry-run"], here, b""))
     assert dry[0] == 5
     assert told(run_here(["namespace", "rm", "there"], here, b"")) == dry
+
+
+def test_content_whose_record_cannot_be_read_can_be_removed(here: Path) -> None:
+    """The run does it, and so the dry run says it."""
+    with open_store(str(here / "store")) as store:
+        path = Path(store.engine.layout.content_record("default", TARGET.digest))
+    path.chmod(0o600)
+    path.write_text("schema = ")
+    dry = told(run_here(["content", "rm", TARGET.digest, "--dry-run"], here, b""))
+    assert dry == (0, f"{TARGET.digest}\n".encode(), b"")
+    assert told(run_here(["content", "rm", TARGET.digest], here, b"")) == dry
+
+
+def test_a_dry_run_refuses_a_store_that_is_not_to_be_written(here: Path) -> None:
+    """By this version, as its format says."""
+    config = here / "store" / "imgtool.toml"
+    config.chmod(0o600)
+    config.write_text("[format]\nread = 1\nwrite = 2\n")
+    dry = told(run_here(["delete", "a", "--dry-run"], here, b""))
+    assert dry[0] == 5
+    assert told(run_here(["delete", "a"], here, b"")) == dry
+
+
+def test_two_sources_with_one_name_are_refused_alike(here: Path) -> None:
+    """The second finds what the first has made, or would make."""
+    for name in ("x", "y"):
+        (here / name).mkdir()
+        (here / name / "same").write_bytes(name.encode())
+    words = ["ingest", "x/same", "y/same"]
+    dry = told(run_here([*words, "--dry-run"], here, b""))
+    assert dry[0] == 4
+    assert told(run_here(words, here, b"")) == dry
 
 
 def test_a_name_that_cannot_be_read_does_not_stop_the_other_sources(here: Path) -> None:
