@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 from imgtool.digest import Digest
+from imgtool.disk.apply import judge
 from imgtool.disk.engine import Edit, Engine, Kind, Model
 from imgtool.errors import ImgtoolError
 from imgtool.model import ContentInfo, Image, Lease, Namespace
@@ -32,6 +33,6 @@ class DryEngine(Engine):
     ) -> list[Model | ImgtoolError | None]:
         check_namespace(ns)
         self.ready()
-        outcomes, pending = self.judge(ns, edits)
-        self._tried.update({(change.kind.name, ns, change.name): change.new for change in pending})
+        outcomes, changes = judge(self, ns, edits)
+        self._tried.update({(change.kind.name, ns, change.name): change.new for change in changes})
         return outcomes

@@ -1,8 +1,6 @@
-"""The one way in which records and objects change: the protocol of imgtool-store(5), "Writing".
+"""The files of a store: its kinds of records, how each is read, and the one way in which they change.
 
-Objects durable, then content records and leases, then images; the log before the records; all
-under the store's shared lock and the namespace's own, so that neither gc nor another writer comes
-between the look and the change.
+What only a change needs is in `imgtool.disk.apply`, which a look at the images does not import.
 """
 
 from __future__ import annotations
@@ -16,23 +14,21 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.disk import atomic, codec, plain, read, records, settings
+from imgtool.disk import codec, plain, read, records, settings
 from imgtool.disk.layout import SUFFIX, Layout, inside, is_record, parent
 from imgtool.disk.locks import Locks
 from imgtool.disk.workspace import Workspace
 from imgtool.errors import (
-    AlreadyExists,
     DataLoss,
     FailedPrecondition,
     ImgtoolError,
-    ResourceExhausted,
     from_oserror,
 )
 from imgtool.model import ContentInfo, Image, Lease, Namespace
-from imgtool.names import check_namespace, file_name, name_of_file
+from imgtool.names import file_name, name_of_file
 
 if TYPE_CHECKING:
-    from imgtool.disk import log, scan
+    from imgtool.disk import scan
     from imgtool.stores import Inventory, OnError
 
 T = TypeVar("T", Image, ContentInfo, Lease, Namespace)
@@ -84,9 +80,6 @@ NAMESPACE: Kind[Namespace] = Kind(
     plain.neither,
 )
 _KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in (IMAGE, CONTENT, LEASE, NAMESPACE)}
-# Each durable before the next is begun; a record never names what is not there yet.
-_PHASES = (("namespace",), ("content", "lease"), ("image",))
-
 
 # Nanoseconds after which what looks the same is the same, whatever step the clock has.
 _SETTLED = 2_000_000_000
@@ -316,137 +309,9 @@ class Engine:
         Returns:
             for each edit the record that it leaves, or its error.
         """
-        check_namespace(ns)
-        self.ready()
-        with self.locks.changing(ns) as held:
-            outcomes, pending = self.judge(ns, edits)
-            if pending or objects:
-                with held.writing():
-                    self._publish(ns, pending, objects)
-        return outcomes
+        from imgtool.disk import apply
 
-    def judge(
-        self, ns: str, edits: Iterable[Edit[Any]]
-    ) -> tuple[list[Model | ImgtoolError | None], list[Change]]:
-        """The outcome of each of `edits`, as `apply` returns it, and what must be written for that."""
-        changes: dict[tuple[str, str], Change] = {}
-        outcomes: list[Model | ImgtoolError | None] = []
-        for edit in edits:
-            key = edit.kind.name, edit.name
-            try:
-                change = changes.get(key) or self._unchanged(ns, edit)
-                # Encoded here: what the reader would refuse is refused before anything is changed.
-                changes[key] = change = self._changed(change, edit.change(change.new))
-            except ImgtoolError as error:
-                if not edit.alone:
-                    raise
-                outcomes.append(error)
-            else:
-                outcomes.append(change.new)
-        pending = [change for change in changes.values() if change.old != change.new or change.damaged]
-        self._with_namespace(ns, pending)
-        return outcomes, pending
-
-    def _unchanged(self, ns: str, edit: Edit[Any]) -> Change:
-        damaged = False
-        try:
-            old = self.load(edit.kind, ns, edit.name)
-        except DataLoss:
-            if not edit.heals:
-                raise
-            old, damaged = None, True
-        return Change(_KINDS[edit.kind.name], edit.name, old, old, damaged=damaged)
-
-    def _changed(self, change: Change, new: Any) -> Change:
-        if new is None or new == change.old:
-            return change._replace(new=new, data=None)
-        data = codec.dump(change.kind.dump(new), f"{change.kind.name} '{change.name[:80]}'")
-        return change._replace(new=new, data=data)
-
-    def _with_namespace(self, ns: str, changes: list[Change]) -> None:
-        """A namespace comes into being with its first record."""
-        adds = any(change.new is not None and change.kind is not NAMESPACE for change in changes)
-        if adds and self.load(NAMESPACE, ns, ns) is None:
-            absent = Change(NAMESPACE, ns, None, None)
-            changes.insert(0, self._changed(absent, Namespace(ns, created=clock.now())))
-
-    def _publish(
-        self,
-        ns: str,
-        changes: Sequence[Change],
-        objects: Sequence[tuple[str, Digest]],
-    ) -> None:
-        batch = atomic.Batch()
-        for source, digest in objects:
-            path = self.layout.object(digest)
-            self._mkdirs(batch, parent(path))
-            if source != path:
-                batch.rename(source, path)
-        batch.sync()
-        if not changes:
-            return
-        if any(change.kind is NAMESPACE and change.old is None for change in changes):
-            self._mkdirs(batch, self.layout.namespace(ns))
-        self._log(ns, changes)
-        for phase in _PHASES:
-            self._add(ns, batch, [c for c in changes if c.new is not None and c.kind.name in phase])
-        for phase in reversed(_PHASES):
-            self._remove(ns, batch, [c for c in changes if c.new is None and c.kind.name in phase])
-
-    def _mkdirs(self, batch: atomic.Batch, directory: str) -> None:
-        """Make a directory that changes of any namespace may make. It is synced with all above it, even
-        if it is there: who made it a moment ago may not have come to that yet.
-        """
-        batch.mkdirs(directory)
-        while directory != self.layout.root:
-            directory = parent(directory)
-            batch.touched(directory)
-
-    def _add(self, ns: str, batch: atomic.Batch, changes: Sequence[Change]) -> None:
-        sources = [self.workspace.new_path() for _ in changes]
-        for source, change in zip(sources, changes, strict=True):
-            atomic.write_new(source, change.data or b"")
-        atomic.sync_files(sources)
-        directories: dict[str, None] = {}
-        for source, change in zip(sources, changes, strict=True):
-            path = change.kind.path(self.layout, ns, change.name)
-            directories[parent(path)] = None
-            batch.mkdirs(parent(path))
-            if change.old is not None or change.damaged:
-                batch.rename(source, path)
-                continue
-            try:
-                batch.link(source, path)
-            except FileExistsError:
-                raise AlreadyExists(f"{change.kind.name} '{change.name}' already exists") from None
-        _settle(batch, directories)
-
-    def _remove(self, ns: str, batch: atomic.Batch, changes: Sequence[Change]) -> None:
-        paths = [change.kind.path(self.layout, ns, change.name) for change in changes]
-        for path in paths:
-            batch.unlink(path)
-        _settle(batch, dict.fromkeys(map(parent, paths)))
-
-    def _log(self, ns: str, changes: Sequence[Change]) -> None:
-        from imgtool.disk import log
-
-        lines: list[log.Change] = [
-            (c.kind.name, c.name, c.old and c.kind.dump(c.old), c.new and c.kind.dump(c.new)) for c in changes
-        ]
-        try:
-            log.append(
-                self.layout.log(ns),
-                new_id(),
-                clock.now(),
-                lines,
-                partial(self.current, ns),
-            )
-        except ResourceExhausted as error:
-            if any(change.new is not None for change in changes):
-                raise
-            # Removing is the way out of a full disk.
-            log.mark_gap(self.layout.log(ns))
-            self.warn(f"removed without a line in the log: {error.message}")
+        return apply.apply(self, ns, edits, objects)
 
     def current(self, ns: str, kind: str, name: str) -> codec.Record | None:
         """The record as the log would show it.
@@ -458,25 +323,6 @@ class Engine:
             return None
         found = self.load(_KINDS[kind], ns, name)
         return None if found is None else _KINDS[kind].dump(found)
-
-
-def _settle(batch: atomic.Batch, directories: Iterable[str]) -> None:
-    """Stamp the directories that have changed, and make the changes durable."""
-    for directory in directories:
-        if os.path.isdir(directory):
-            atomic.stamp(directory, clock.wall())
-    batch.sync()
-
-
-class Change(NamedTuple):
-    """A record that is to become another one, to appear or to go."""
-
-    kind: Kind[Any]
-    name: str
-    old: Any
-    new: Any
-    data: bytes | None = None  # the bytes of `new`, where it is another than `old`
-    damaged: bool = False  # there is a file, and it cannot be read
 
 
 def _identity(path: str) -> tuple[int, ...]:
