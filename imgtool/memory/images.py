@@ -1,0 +1,91 @@
+"""The images of a namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from imgtool import clock, filters
+from imgtool.digest import Digest
+from imgtool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from imgtool.fieldpaths import merge_image
+from imgtool.memory.space import Bound, matching
+from imgtool.model import Image, check_image, replace
+from imgtool.names import check_name
+from imgtool.rules import check_seen, check_unheld
+from imgtool.stores import OnError
+
+
+class MemoryImages(Bound):
+    def get(self, name: str) -> Image:
+        image = self._space.images.get(check_name(name))
+        if image is None:
+            raise NotFound(f"image '{name}' not found")
+        return image
+
+    def names(self, *, on_error: OnError = None) -> list[str]:
+        return sorted(self._space.images)
+
+    def create(self, image: Image, *, needs: Iterable[Digest] = ()) -> Image:
+        image = check_image(image)
+        if image.name in self._space.images:
+            raise AlreadyExists(f"image '{image.name}' already exists")
+        self._need(needs)
+        now = clock.now()
+        return self._write(replace(image, created=now, updated=now))
+
+    def update(
+        self, image: Image, *paths: str, if_target: Digest | None = None, needs: Iterable[Digest] = ()
+    ) -> Image:
+        old = self.get(image.name)
+        _check_target(old, if_target)
+        new = check_image(merge_image(old, image, paths))
+        self._need(needs)
+        return self._write(replace(new, updated=clock.now()))
+
+    def rename(self, name: str, new: str, *, if_target: Digest | None = None) -> Image:
+        images = self._space.images
+        old, there = images.get(check_name(name)), images.get(check_name(new, "new image name"))
+        if name == new:
+            raise InvalidArgument(f"image '{name}' cannot be renamed to itself")
+        image = old or there
+        if image is None:
+            raise NotFound(f"image '{name}' not found")
+        _check_target(image, if_target)
+        moved = replace(image, name=new, updated=clock.now())
+        if there is None:
+            there = self._write(moved)
+        elif replace(there, created=moved.created, updated=moved.updated) != moved:
+            raise AlreadyExists(f"image '{new}' already exists")
+        if images.pop(name, None):
+            self._tell(deletes=True)
+        return there
+
+    def delete(
+        self, name: str, *, target: Digest | None = None, seen: Image | None = None, unless_held: bool = False
+    ) -> Image:
+        image = self.get(name)
+        _check_target(image, target)
+        check_seen(image, seen)
+        if unless_held:
+            check_unheld(name, self._space.leases.values())
+        del self._space.images[name]
+        self._tell(deletes=True)
+        return image
+
+    def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Image]:
+        return matching(self._space.images, filters.image_fields, filters_)
+
+    def _write(self, image: Image) -> Image:
+        self._store.appear(self._namespace).images[image.name] = image
+        self._tell()
+        return image
+
+    def _need(self, digests: Iterable[Digest]) -> None:
+        for digest in digests:
+            if digest not in self._space.content:
+                raise NotFound(f"content {digest} not found")
+
+
+def _check_target(image: Image, digest: Digest | None) -> None:
+    if digest is not None and image.target.digest != digest:
+        raise FailedPrecondition(f"image '{image.name}' is {image.target.digest}, not {digest}")
