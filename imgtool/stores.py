@@ -21,13 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.errors import AlreadyExists, FailedPrecondition, ImgtoolError, NotFound
+from imgtool.errors import AlreadyExists, ImgtoolError
 from imgtool.model import (
     EMPTY,
     ContentInfo,
@@ -37,10 +35,7 @@ from imgtool.model import (
     Lease,
     Namespace,
     Settings,
-    replace,
-    without_empty,
 )
-from imgtool.names import EXPIRE, expiry, is_past
 
 if TYPE_CHECKING:
     from typing import Self
@@ -477,57 +472,6 @@ class Put(NamedTuple):
         return self.image
 
 
-def check_live(lease: Lease) -> Lease:
-    """`lease`, if it can hold something.
-
-    Raises:
-        NotFound: its time is up: the next gc removes it.
-    """
-    if (end := expiry(lease.labels)) is not None and is_past(end, clock.wall()):
-        raise NotFound(
-            f"lease '{lease.id}' has expired at {clock.format_time(end)}",
-            hint=f"imgtool lease label -x 24h {lease.id} renews it",
-        )
-    return lease
-
-
-def check_seen(there: Image, seen: Image | None) -> None:
-    """
-    Raises:
-        FailedPrecondition: `there` is another record than `seen`, if that is given.
-    """
-    if seen is not None and there != seen:
-        raise FailedPrecondition(f"image '{there.name}' has been changed")
-
-
-def check_unheld(image: str, leases: Iterable[Lease]) -> None:
-    """
-    Raises:
-        FailedPrecondition: one of `leases` whose time is not past lists `image`.
-    """
-    now = clock.wall()
-    for lease in leases:
-        if image in lease.resources.get("images", ()) and not is_past(expiry(lease.labels), now):
-            raise FailedPrecondition(f"lease '{lease.id}' holds image '{image}'")
-
-
-def renewed(there: Lease, hold: Lease) -> Lease:
-    """What becomes of the lease `there` when `hold` comes to it: labels and resources are added, and it ends
-    when the later of the two does, or never.
-    """
-    longer = max(there, hold, key=_end)
-    labels = without_empty({**there.labels, **hold.labels, EXPIRE: longer.labels.get(EXPIRE, "")})
-    resources = dict(there.resources)
-    for type, ids in hold.resources.items():
-        resources[type] = tuple(dict.fromkeys((*resources.get(type, ()), *ids)))
-    return replace(there, labels=labels, resources=resources)
-
-
-def _end(lease: Lease) -> float:
-    end = expiry(lease.labels)
-    return inf if end is None else end
-
-
 class Published(NamedTuple):
     """What `Store.publish` did: a record for each commit, and for each put the image or its error."""
 
@@ -608,7 +552,7 @@ class Store(Records, Protocol):
             commits: content; a digest that is recorded already keeps its record, and the labels
                 given here are added to it.
             puts: images, each for itself: one that fails does not stop the others.
-            hold: a lease to create, or to renew if its id is there, as `renewed` says.
+            hold: a lease to create, or to renew if its id is there, as `rules.renewed` says.
             lease: a lease that is there, which then holds all content of `commits`, and of the puts
                 that succeed what they need; and as in containerd the image, where that has the label
                 `containerd.io/gc.expire`.

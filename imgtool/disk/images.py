@@ -99,7 +99,7 @@ class DiskImages:
     def delete(
         self, name: str, *, target: Digest | None = None, seen: Image | None = None, unless_held: bool = False
     ) -> Image:
-        from imgtool.stores import check_seen, check_unheld
+        from imgtool.rules import check_seen, check_unheld
 
         check_name(name)
         deleted: list[Image] = []

@@ -14,7 +14,8 @@ from imgtool.disk.writer import FileWriter
 from imgtool.errors import ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import ContentInfo, Image, Lease, replace, without_empty
 from imgtool.names import EXPIRE, check_labels, check_name
-from imgtool.stores import Commit, Published, Put, check_live, renewed
+from imgtool.rules import check_live, renewed
+from imgtool.stores import Commit, Published, Put
 
 
 class Outcome(NamedTuple):

@@ -9,7 +9,8 @@ from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.model import Lease
 from imgtool.names import EXPIRE
-from imgtool.stores import LeaseStore, check_live
+from imgtool.rules import check_live
+from imgtool.stores import LeaseStore
 
 HELD_FOR = clock.DAY
 

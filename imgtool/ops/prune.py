@@ -9,7 +9,8 @@ from imgtool.errors import FailedPrecondition, NotFound
 from imgtool.names import is_expired
 from imgtool.ops import gc
 from imgtool.ops.retention import Found, Rule, Verdict, judge
-from imgtool.stores import Garbage, Store, check_seen, check_unheld
+from imgtool.rules import check_seen, check_unheld
+from imgtool.stores import Garbage, Store
 
 
 def run(
