@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 
 from imgtool.digest import Digest, new_hasher
 from imgtool.disk import atomic, check_log, codec, ingests, log, read, settings
-from imgtool.disk.engine import CONTENT, IMAGE, LEASE, NAMESPACE, Kind
+from imgtool.disk.engine import CONTENT, IMAGE, KINDS, LEASE, NAMESPACE, Kind
 from imgtool.disk.layout import SUFFIX, Layout, base, ingest_key, inside, is_branch, is_record
 from imgtool.errors import DataLoss, ImgtoolError, from_oserror
 from imgtool.model import ContentInfo
 from imgtool.names import check_namespace, name_of_file
-
-_KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in (IMAGE, CONTENT, LEASE, NAMESPACE)}
 
 ERROR = "error"
 REMARK = "remark"
@@ -297,7 +295,7 @@ class Files:
         problems += [self._problem(REMARK, "log", path, what) for what in wrong.remarks]
         for kind, name in told:
             try:
-                record = _KINDS[kind].path(self._layout, ns, name)
+                record = KINDS[kind].path(self._layout, ns, name)
             except (KeyError, ImgtoolError, UnicodeError):
                 continue
             if not os.path.lexists(record):

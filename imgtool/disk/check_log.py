@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from imgtool.disk import log
 from imgtool.errors import from_oserror
@@ -25,13 +25,13 @@ def judge(file: IO[bytes]) -> tuple[Wrong, list[tuple[str, str]]]:
     """
     wrong, story, bad = Wrong([], []), _Story(), list[int]()
     try:
-        for number, line in enumerate(iter(lambda: file.readline(_LINE_MAX), b""), 1):
-            if not line.endswith(b"\n") and len(line) < _LINE_MAX:
+        for number, text in enumerate(iter(lambda: file.readline(_LINE_MAX), b""), 1):
+            if not text.endswith(b"\n") and len(text) < _LINE_MAX:
                 wrong.remarks.append(f"ends within line {number}, which the next change cuts off")
-            elif (entry := log.parse(line.removesuffix(b"\n"))) is None:
+            elif (line := log.read_line(text.removesuffix(b"\n"))) is None:
                 bad.append(number)
             else:
-                story.tell(entry)
+                story.tell(line)
     except OSError as error:
         wrong.errors.append(from_oserror(error, "cannot be read").message)
     if len(bad) == 1:
@@ -47,26 +47,22 @@ class _Story:
     def __init__(self) -> None:
         self._there: set[tuple[str, str]] = set()
         self._last: set[tuple[str, str]] = set()
-        self._op: object = None
+        self._op: str | None = None
 
-    def tell(self, entry: dict[str, Any]) -> None:
+    def tell(self, line: log.Line) -> None:
         """Take the next line."""
-        if entry.get("op") != self._op:
-            self._op, self._last = entry.get("op"), set()
-        kind, name = entry.get("kind"), entry.get("name")
+        if line.op != self._op:
+            self._op, self._last = line.op, set()
         # What a void line would have changed is not told again, so it is forgotten.
-        gone = _pairs(entry.get("void"))
-        if isinstance(kind, str) and isinstance(name, str):
-            self._last.add((kind, name))
-            if entry.get("new") is None:
-                gone.append((kind, name))
-            elif kind != "namespace":
-                self._there.add((kind, name))
-            if kind == "namespace":
+        gone = [*line.void, *line.removed]
+        if line.kind:
+            self._last.add((line.kind, line.name))
+            if line.kind == "namespace":
                 self._there.clear()  # it is empty when it begins, and when it ends: its leases go with it
-        if isinstance(removed := entry.get("gc"), dict):
-            gone += [("content", name) for name in _texts(removed.get("content"))]
-            gone += [("lease", name) for name in _texts(removed.get("leases"))]
+            elif line.new is not None:
+                self._there.add((line.kind, line.name))
+            else:
+                gone.append((line.kind, line.name))
         self._there.difference_update(gone)
 
     def settled(self) -> list[tuple[str, str]]:
@@ -74,12 +70,3 @@ class _Story:
         it may not have happened.
         """
         return sorted(self._there - self._last)
-
-
-def _texts(value: object) -> list[str]:
-    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
-
-
-def _pairs(value: object) -> list[tuple[str, str]]:
-    pairs = value if isinstance(value, list) else []
-    return [(pair[0], pair[1]) for pair in pairs if len(_texts(pair)) == 2]

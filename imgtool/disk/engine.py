@@ -79,7 +79,7 @@ NAMESPACE: Kind[Namespace] = Kind(
     records.namespace_to_record,
     plain.neither,
 )
-_KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in (IMAGE, CONTENT, LEASE, NAMESPACE)}
+KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in (IMAGE, CONTENT, LEASE, NAMESPACE)}
 
 # Nanoseconds after which what looks the same is the same, whatever step the clock has.
 _SETTLED = 2_000_000_000
@@ -319,10 +319,10 @@ class Engine:
         Raises:
             ImgtoolError: it cannot be read, or no record has such a name.
         """
-        if kind not in _KINDS:
+        if kind not in KINDS:
             return None
-        found = self.load(_KINDS[kind], ns, name)
-        return None if found is None else _KINDS[kind].dump(found)
+        found = self.load(KINDS[kind], ns, name)
+        return None if found is None else KINDS[kind].dump(found)
 
 
 def _identity(path: str) -> tuple[int, ...]:

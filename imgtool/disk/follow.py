@@ -15,9 +15,8 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from heapq import merge
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from imgtool.clock import parse_time
 from imgtool.disk import log, read
 from imgtool.disk.codec import Record
 from imgtool.disk.engine import Engine
@@ -133,7 +132,7 @@ class Follower:
         return found
 
 
-class _Line(NamedTuple):
+class _Text(NamedTuple):
     text: bytes
     end: int  # offset behind its line feed
 
@@ -141,19 +140,16 @@ class _Line(NamedTuple):
 class _Group:
     """The lines of one operation."""
 
-    def __init__(self, entry: dict[str, Any], line: _Line) -> None:
-        self.op = entry.get("op")
-        self.time = _time(entry)
+    def __init__(self, line: log.Line, text: _Text) -> None:
+        self.op = line.op
+        self.time = line.time
         self.changes: list[Change] = []
         self.void: set[tuple[str, str]] = set()
-        self.add(entry, line)
+        self.add(line, text)
 
-    def add(self, entry: dict[str, Any], line: _Line) -> None:
-        if isinstance(entry.get("kind"), str) and isinstance(entry.get("name"), str):
-            self.changes.append(
-                Change(entry["kind"], entry["name"], _record(entry.get("old")), _record(entry.get("new")))
-            )
-        self.mark = Mark(line.end, _seal(line.text), self.time)
+    def add(self, line: log.Line, text: _Text) -> None:
+        self.changes.append(Change(line.kind, line.name, line.old, line.new))
+        self.mark = Mark(text.end, _seal(text.text), self.time)
 
     def operation(self, ns: str) -> Operation:
         happened = (change for change in self.changes if (change.kind, change.name) not in self.void)
@@ -226,9 +222,9 @@ class _Log:
         mark = self.mark
         if not mark.offset or self._seal_at(mark.offset) == mark.seal:
             return mark.offset, -1
-        for line in self._lines(0):
-            if _seal(line.text) == mark.seal:
-                return line.end, -1
+        for text in self._texts(0):
+            if _seal(text.text) == mark.seal:
+                return text.end, -1
         return 0, mark.time
 
     def _seal_at(self, offset: int) -> str:
@@ -244,14 +240,14 @@ class _Log:
             data = self._read(start, size - start)
             *lines, torn = data.split(b"\n")
             end = start + len(data) - len(torn)
-            op: object = None
-            for line in reversed(lines[1:] if start else lines):
-                entry = log.parse(line) or {}
-                mine = entry.get("op") if "kind" in entry else ""
+            op: str | None = None
+            for text in reversed(lines[1:] if start else lines):
+                line = log.read_line(text)
+                mine = line.op if line and line.kind else ""
                 if op is not None and (mine != op or not op):
-                    return Mark(end, _seal(line), _time(entry))
+                    return Mark(end, _seal(text), line.time if line else 0)
                 op = mine
-                end -= len(line) + 1
+                end -= len(text) + 1
             if not start:
                 return Mark()
             window *= 4
@@ -263,29 +259,27 @@ class _Log:
         judged. Only the last can have nothing behind it.
         """
         group: _Group | None = None
-        for line in self._lines(start):
-            entry = log.parse(line.text)
-            if entry is None:
-                self._unreadable(line)
-                entry = {}
-            is_same_operation = group is not None and entry.get("op") == group.op
-            if group is not None and is_same_operation and "kind" in entry:
-                group.add(entry, line)
-                continue
+        for text in self._texts(start):
+            line = log.read_line(text.text)
+            if line is None:
+                self._unreadable(text)
+            if group is not None and line is not None and line.op == group.op:
+                if line.kind:
+                    group.add(line, text)
+                    continue
+                group.void.update(line.void)
             if group is not None:
-                if is_same_operation:
-                    group.void.update(_pairs(entry.get("void")))
                 yield group, True
-            group = _Group(entry, line) if "kind" in entry else None
+            group = _Group(line, text) if line and line.kind else None
         if group is not None:
             yield group, False
 
-    def _unreadable(self, line: _Line) -> None:
-        if line.end > self._told_of:
-            self._told_of = line.end
+    def _unreadable(self, text: _Text) -> None:
+        if text.end > self._told_of:
+            self._told_of = text.end
             self._on_error(DataLoss(f"'{self._path}': a line cannot be read, what it tells is left out"))
 
-    def _lines(self, start: int) -> Iterator[_Line]:
+    def _texts(self, start: int) -> Iterator[_Text]:
         """The lines from an offset on. What follows the last line feed is none yet, and may be replaced
         by what is longer; so nothing is read behind it.
         """
@@ -299,7 +293,7 @@ class _Log:
             *whole, rest = (rest + data).split(b"\n")
             for text in whole:
                 end += len(text) + 1
-                yield _Line(text, end)
+                yield _Text(text, end)
             if len(rest) > _LINE_MAX:
                 raise DataLoss(f"'{self._path}' has a line of more than {_LINE_MAX} bytes")
 
@@ -354,19 +348,3 @@ def _length(path: str) -> int:
 def _seal(line: bytes) -> str:
     """The seal of a line without its line feed; of one that has none, what stands in its place."""
     return line[_SEAL_END].decode("ascii", "replace")
-
-
-def _time(entry: Mapping[str, Any]) -> int:
-    with suppress(InvalidArgument):
-        return parse_time(str(entry.get("time", "")))
-    return 0
-
-
-def _record(value: object) -> Record | None:
-    return value if isinstance(value, dict) else None
-
-
-def _pairs(value: object) -> Iterator[tuple[str, str]]:
-    for pair in value if isinstance(value, list) else ():
-        if isinstance(pair, list) and len(pair) == 2:
-            yield str(pair[0]), str(pair[1])

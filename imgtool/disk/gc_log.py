@@ -76,27 +76,27 @@ def _told(engine: Engine, ns: str) -> Iterator[Happening]:
     if log.has_gap(engine.layout.log(ns)):
         yield Happening(ns, doubt="something was removed without a line in the log, on a full disk")
         return
-    entry: dict[str, Any] | None = None
+    line: log.Line | None = None
     try:
-        for line in log.newest_first(engine.layout.log(ns)):
-            if log.is_end(line):
+        for text in log.newest_first(engine.layout.log(ns)):
+            if log.is_end(text):
                 return
-            entry = log.parse(line)
-            if entry is None:
+            line = log.read_line(text)
+            if line is None:
                 yield Happening(ns, doubt="a line of the log cannot be read")
                 return
-            if "gc" in entry:
-                if entry["gc"]:
+            if line.gc is not None:
+                if line.gc:
                     yield Happening(ns, doubt="a gc did not end")
                 return
-            if "kind" in entry:
-                yield Happening(ns, deletes=deletes(entry["kind"], entry.get("old"), entry.get("new")))
+            if line.kind:
+                yield Happening(ns, deletes=deletes(line.kind, line.old, line.new))
     except FileNotFoundError:
         pass
-    if entry is None:
+    if line is None:
         if os.path.lexists(engine.layout.namespace_record(ns)):
             yield Happening(ns, doubt="the log is missing")
-    elif entry.get("kind") != "namespace" or entry.get("old") is not None:
+    elif line.kind != "namespace" or line.old is not None:
         yield Happening(ns, doubt="the beginning of the log is missing")
 
 

@@ -11,6 +11,8 @@ seal cannot be read.
 The owner's execute bit of the file says that there is a gap: a full disk had no room for the line of a
 removal. It takes no space, and goes when a gc has ended.
 
+`Line` is what readers get of a line: nothing else knows its members.
+
 A line whose `new` is not what its record holds did not happen, which only the last operation can be
 in; the next writer looks, under the namespace's lock, and says so in the log.
 """
@@ -19,22 +21,45 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
-from imgtool.clock import format_time
+from imgtool.clock import format_time, parse_time
 from imgtool.digest import SHA256, Digest
 from imgtool.disk import atomic, read
 from imgtool.disk.codec import Record
 from imgtool.disk.layout import parent
-from imgtool.errors import ImgtoolError, ResourceExhausted
+from imgtool.errors import ImgtoolError, InvalidArgument, ResourceExhausted
 
 Change = tuple[str, str, Record | None, Record | None]  # kind, name, old, new
 GAP_MODE = atomic.PRIVATE_MODE | stat.S_IXUSR
 _SEAL = b',"seal":"'
 _BLOCK = 1 << 16
 _ENDED = b',"gc":{}'
+
+
+class Line(NamedTuple):
+    """What one line tells: a change of a record, what of its operation did not happen, or what a gc did.
+
+    `time`: in nanoseconds since the epoch; 0 where it cannot be read. `kind`, `name`, `old`, `new`: of a
+    change; else `kind` is empty. `void`: kind and name of what did not happen. `gc`: what one was about to
+    remove, `content` and `leases`; of an empty one, that a gc had ended.
+    """
+
+    op: str
+    time: int
+    kind: str
+    name: str
+    old: Record | None
+    new: Record | None
+    void: Sequence[tuple[str, str]]
+    gc: Mapping[str, Sequence[str]] | None
+
+    @property
+    def removed(self) -> Iterator[tuple[str, str]]:
+        """Kind and name of the records that a gc was about to remove."""
+        return ((of.removesuffix("s"), name) for of, names in (self.gc or {}).items() for name in names)
 
 
 def append(
@@ -159,8 +184,8 @@ def _cut_torn_tail(fd: int) -> int:
     return end
 
 
-def _last_operation(fd: int, end: int) -> list[dict[str, Any]]:
-    """The lines that share the last line's operation id; none where it needs no judgement."""
+def _last_operation(fd: int, end: int) -> list[Line]:
+    """The lines that share the last line's operation id, that one first; none where it needs no judgement."""
     window = _BLOCK
     while True:
         start = max(0, end - window)
@@ -168,33 +193,26 @@ def _last_operation(fd: int, end: int) -> list[dict[str, Any]]:
             lines = os.pread(fd, end - start, start).split(b"\n")[:-1]
         if start:
             lines = lines[1:]
-        operation: list[dict[str, Any]] = []
-        for line in reversed(lines):
-            entry = parse(line)
-            if entry is None or (operation and entry.get("op") != operation[0].get("op")):
+        operation: list[Line] = []
+        for text in reversed(lines):
+            line = read_line(text)
+            if line is None or not line.kind or (operation and line.op != operation[0].op):
                 return operation
-            if "kind" not in entry:
-                return operation
-            operation.append(entry)
+            operation.append(line)
         if not start:
             return operation
         window *= 4
 
 
-def _void(
-    operation: list[dict[str, Any]], current: Callable[[str, str], Record | None], now: int
-) -> bytes | None:
+def _void(operation: list[Line], current: Callable[[str, str], Record | None], now: int) -> bytes | None:
     void = []
-    for entry in reversed(operation):
-        kind, name = entry.get("kind"), entry.get("name")
-        if not (isinstance(kind, str) and isinstance(name, str)):
-            continue
+    for line in reversed(operation):
         with suppress(ImgtoolError):  # what cannot be read now may well have happened
-            if not is_same(current(kind, name), entry.get("new")):
-                void.append([kind, name])
+            if not is_same(current(line.kind, line.name), line.new):
+                void.append([line.kind, line.name])
     if not void:
         return None
-    return _line({"op": operation[0]["op"], "time": format_time(now), "void": void})
+    return _line({"op": operation[0].op, "time": format_time(now), "void": void})
 
 
 def entries(path: str) -> list[dict[str, Any] | None]:
@@ -265,8 +283,47 @@ def _text(record: Record | None) -> str:
     return json.dumps(record, default=str, sort_keys=True)
 
 
+def read_line(text: bytes) -> Line | None:
+    """What a line without its line feed tells; None if it cannot be read. What is not as it should be in a
+    line that can is passed over.
+    """
+    entry = parse(text)
+    if entry is None:
+        return None
+    kind, name, gc = entry.get("kind"), entry.get("name"), entry.get("gc")
+    is_change = isinstance(kind, str) and isinstance(name, str)
+    return Line(
+        op=str(entry.get("op", "")),
+        time=_time(entry.get("time")),
+        kind=str(kind) if is_change else "",
+        name=str(name) if is_change else "",
+        old=_record(entry.get("old")),
+        new=_record(entry.get("new")),
+        void=[(pair[0], pair[1]) for pair in _list(entry.get("void")) if len(_texts(pair)) == 2],
+        gc={of: _texts(names) for of, names in gc.items()} if isinstance(gc, dict) else None,
+    )
+
+
+def _time(value: Any) -> int:
+    with suppress(InvalidArgument):
+        return parse_time(str(value))
+    return 0
+
+
+def _record(value: Any) -> Record | None:
+    return value if isinstance(value, dict) else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for text in _list(value) if isinstance(text, str)]
+
+
 def parse(line: bytes) -> dict[str, Any] | None:
-    """What a line without its line feed holds, without the seal; None if it cannot be read."""
+    """The members of a line without its line feed, but for the seal; None if it cannot be read."""
     body, _, seal = line.rpartition(_SEAL)
     if seal != _seal(body):
         return None
