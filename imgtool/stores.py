@@ -479,6 +479,22 @@ class Published(NamedTuple):
     images: Sequence[Image | ImgtoolError]
 
 
+class Entry(NamedTuple):
+    """One change of a record, as a store remembers it.
+
+    `time`: in nanoseconds since the epoch; 0 where nothing tells. `kind`: "image", "content", "lease" or
+    "namespace". `old`, `new`: None where there was no such record, or is none then. `by_gc`: a gc was about
+    to remove it, and nothing but its name is remembered.
+    """
+
+    time: int
+    kind: str
+    name: str
+    old: Image | ContentInfo | Lease | Namespace | None = None
+    new: Image | ContentInfo | Lease | Namespace | None = None
+    by_gc: bool = False
+
+
 class Litter(NamedTuple):
     """What an unfinished write left behind."""
 
@@ -562,6 +578,14 @@ class Store(Records, Protocol):
             Unavailable: bytes that were lent are gone; nothing was published.
             NotFound: there is no such lease, or its time is past; nothing was published.
         """
+
+    def history(self, namespace: str) -> Iterator[Entry]:
+        """What has happened to the records of a namespace, also of one that was deleted; the newest first,
+        and found one by one. What did not happen is left out, and so is what cannot be read.
+        """
+
+    def object_size(self, digest: Digest) -> int | None:
+        """The bytes of an object, of whatever namespace or of none; None where there is none."""
 
     def objects(self) -> Iterator[tuple[Digest, int]]:
         """Every object, of whatever namespace or of none, and its size, in byte order of the digests."""

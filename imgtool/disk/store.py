@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from imgtool.disk.leases import DiskLeases
     from imgtool.disk.settings import Setup
     from imgtool.model import Happening, Lease, Settings
-    from imgtool.stores import Commit, Garbage, Litter, Published, Put, Records
+    from imgtool.stores import Commit, Entry, Garbage, Litter, Published, Put, Records
 
 
 class DiskStore:
@@ -73,6 +73,14 @@ class DiskStore:
         from imgtool.disk.dry import DryEngine
 
         return DiskStore(DryEngine(self.engine))
+
+    def history(self, namespace: str) -> Iterator[Entry]:
+        from imgtool.disk.history import history
+
+        return history(self.engine, check_namespace(namespace))
+
+    def object_size(self, digest: Digest) -> int | None:
+        return self.engine.object_size(digest)
 
     def objects(self) -> Iterator[tuple[Digest, int]]:
         from imgtool.disk import sweep

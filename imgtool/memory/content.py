@@ -12,13 +12,15 @@ from imgtool.fieldpaths import merge_labels
 from imgtool.memory.leases import MemoryLeases
 from imgtool.memory.space import Bound, matching
 from imgtool.memory.writer import Ingest, MemoryReader, MemoryWriter
-from imgtool.model import ContentInfo, IngestStatus, is_root_no_more, replace
+from imgtool.model import ContentInfo, IngestStatus, replace
 from imgtool.names import check_labels, check_ref
 from imgtool.rules import check_live
 from imgtool.stores import Commit, Inventory, OnError, Reader, Writer
 
 
 class MemoryContent(Bound):
+    kind = "content"
+
     def info(self, digest: Digest) -> ContentInfo:
         info = self._space.content.get(Digest.parse(digest))
         if info is None:
@@ -31,12 +33,11 @@ class MemoryContent(Bound):
         check_labels(labels)
         new = replace(old, labels=labels, updated=clock.now())
         self._space.content[new.digest] = new
-        self._tell(deletes=is_root_no_more(old.labels, new.labels))
+        self._tell(new.digest, old, new)
         return new
 
     def delete(self, digest: Digest) -> None:
-        del self._space.content[self.info(digest).digest]
-        self._tell(deletes=True)
+        self._tell(digest, self._space.content.pop(self.info(digest).digest), None)
 
     def reader(self, digest: Digest) -> Reader:
         return MemoryReader(self._store.blobs[self.info(digest).digest])

@@ -16,6 +16,8 @@ from imgtool.stores import OnError
 
 
 class MemoryImages(Bound):
+    kind = "image"
+
     def get(self, name: str) -> Image:
         image = self._space.images.get(check_name(name))
         if image is None:
@@ -56,8 +58,7 @@ class MemoryImages(Bound):
             there = self._write(moved)
         elif replace(there, created=moved.created, updated=moved.updated) != moved:
             raise AlreadyExists(f"image '{new}' already exists")
-        if images.pop(name, None):
-            self._tell(deletes=True)
+        self._tell(name, images.pop(name, None), None)
         return there
 
     def delete(
@@ -68,16 +69,16 @@ class MemoryImages(Bound):
         check_seen(image, seen)
         if unless_held:
             check_unheld(name, self._space.leases.values())
-        del self._space.images[name]
-        self._tell(deletes=True)
+        self._tell(name, self._space.images.pop(name), None)
         return image
 
     def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Image]:
         return matching(self._space.images, filters.image_fields, filters_)
 
     def _write(self, image: Image) -> Image:
-        self._store.appear(self._namespace).images[image.name] = image
-        self._tell()
+        images = self._store.appear(self._namespace).images
+        old, images[image.name] = images.get(image.name), image
+        self._tell(image.name, old, image)
         return image
 
     def _need(self, digests: Iterable[Digest]) -> None:

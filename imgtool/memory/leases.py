@@ -9,13 +9,15 @@ from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, NotFound
 from imgtool.fieldpaths import merge_labels
 from imgtool.memory.space import Bound, matching
-from imgtool.model import Lease, lets_go, replace, without_empty
+from imgtool.model import Lease, replace, without_empty
 from imgtool.names import check_labels, check_name, check_resource
 from imgtool.rules import check_live
 from imgtool.stores import OnError
 
 
 class MemoryLeases(Bound):
+    kind = "lease"
+
     def get(self, id: str) -> Lease:
         lease = self._space.leases.get(check_name(id, "lease id"))
         if lease is None:
@@ -35,8 +37,7 @@ class MemoryLeases(Bound):
         return self._write(check_lease(replace(old, labels=labels)))
 
     def delete(self, id: str) -> None:
-        del self._space.leases[self.get(id).id]
-        self._tell(deletes=True)
+        self._tell(id, self._space.leases.pop(self.get(id).id), None)
 
     def add(self, id: str, type: str, *resources: str, needs: Iterable[Digest] = ()) -> None:
         held = check_live(self.get(id)).resources
@@ -68,7 +69,7 @@ class MemoryLeases(Bound):
     def _write(self, lease: Lease) -> Lease:
         old = self._space.leases.get(lease.id)
         self._space.leases[lease.id] = lease
-        self._tell(deletes=old is not None and lets_go(old.resources, lease.resources))
+        self._tell(lease.id, old, lease)
         return lease
 
 

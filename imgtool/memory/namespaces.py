@@ -48,13 +48,16 @@ class MemoryNamespaces:
             if records:
                 raise FailedPrecondition(f"namespace '{name}' must be empty, but it still has {what}")
         del self._store.spaces[name]
-        self._store.tell(name, deletes=bool(space.leases))
+        for lease in space.leases.values():
+            self._store.tell(name, "lease", lease.id, lease, None)
+        self._store.tell(name, "namespace", name, space.record, None)
 
     def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Namespace]:
         found = {name: s.record for name, s in self._store.spaces.items() if s.record is not None}
         return matching(found, filters.namespace_fields, filters_)
 
     def _write(self, namespace: Namespace) -> Namespace:
-        self._store.space(namespace.name).record = namespace
-        self._store.tell(namespace.name)
+        space = self._store.space(namespace.name)
+        old, space.record = space.record, namespace
+        self._store.tell(namespace.name, "namespace", namespace.name, old, namespace)
         return namespace

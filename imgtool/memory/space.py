@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from imgtool.memory.store import MemoryStore
 
 T = TypeVar("T")
+Record = Image | ContentInfo | Lease | Namespace
 
 
 @dataclass
@@ -35,7 +36,9 @@ class Space:
 
 
 class Bound:
-    """A part of a store, of one namespace."""
+    """A part of a store, of one namespace; `kind` is that of its records."""
+
+    kind: str
 
     def __init__(self, store: MemoryStore, namespace: str) -> None:
         self._store = store
@@ -45,8 +48,8 @@ class Bound:
     def _space(self) -> Space:
         return self._store.space(self._namespace)
 
-    def _tell(self, *, deletes: bool = False) -> None:
-        self._store.tell(self._namespace, deletes=deletes)
+    def _tell(self, name: str, old: Record | None, new: Record | None) -> None:
+        self._store.tell(self._namespace, self.kind, name, old, new)
 
 
 def matching(

@@ -15,14 +15,26 @@ from imgtool.memory.content import MemoryContent
 from imgtool.memory.images import MemoryImages
 from imgtool.memory.leases import MemoryLeases, check_lease
 from imgtool.memory.namespaces import MemoryNamespaces
-from imgtool.memory.space import Space
+from imgtool.memory.space import Record, Space
 from imgtool.memory.writer import MemoryWriter
-from imgtool.model import ContentInfo, Happening, Image, Lease, Namespace, Settings, replace, without_empty
+from imgtool.model import (
+    ContentInfo,
+    Happening,
+    Image,
+    Lease,
+    Namespace,
+    Settings,
+    is_root_no_more,
+    lets_go,
+    replace,
+    without_empty,
+)
 from imgtool.names import EXPIRE, check_labels, check_namespace, is_past
 from imgtool.rules import check_live, renewed
 from imgtool.stores import (
     Commit,
     ContentStore,
+    Entry,
     Garbage,
     ImageStore,
     LeaseStore,
@@ -42,6 +54,7 @@ class MemoryStore:
         self.settings = settings or Settings()
         self.spaces: dict[str, Space] = {}
         self.blobs: dict[Digest, bytes] = {}
+        self._history: dict[str, list[Entry]] = {}
         self._happened: list[Happening] = []
         self._kept: dict[str, str] = {}
 
@@ -66,12 +79,17 @@ class MemoryStore:
         space = self.space(namespace)
         if space.record is None:
             space.record = Namespace(namespace, created=clock.now())
-            self.tell(namespace)
+            self.tell(namespace, "namespace", namespace, None, space.record)
         return space
 
-    def tell(self, namespace: str, *, deletes: bool = False) -> None:
-        """Keep in mind that a record was changed, or deleted."""
-        self._happened.append(Happening(namespace, deletes))
+    def tell(self, namespace: str, kind: str, name: str, old: Record | None, new: Record | None) -> None:
+        """Keep in mind what a record was, and what it is now."""
+        if new != old:
+            self.remember(namespace, Entry(clock.now(), kind, name, old, new))
+            self._happened.append(Happening(namespace, _deletes(old, new)))
+
+    def remember(self, namespace: str, entry: Entry) -> None:
+        self._history.setdefault(namespace, []).append(entry)
 
     def lent(self, digest: Digest, size: int | None) -> bytes | None:
         """The bytes, if a namespace lends them and they are so many."""
@@ -119,18 +137,20 @@ class MemoryStore:
     ) -> ContentInfo:
         space, now = self.appear(namespace), clock.now()
         self.blobs[digest] = writer.take(digest)
-        self.tell(namespace)
-        old = space.content.get(digest, ContentInfo(digest, len(self.blobs[digest]), {}, now, now))
-        merged = without_empty({**old.labels, **labels})
-        if merged != old.labels:
-            old = replace(old, labels=merged, updated=now)
-        space.content[digest] = old
-        return old
+        old = space.content.get(digest)
+        new = old or ContentInfo(digest, len(self.blobs[digest]), {}, now, now)
+        merged = without_empty({**new.labels, **labels})
+        if merged != new.labels:
+            new = replace(new, labels=merged, updated=now)
+        space.content[digest] = new
+        self.tell(namespace, "content", digest, old, new)
+        return new
 
     def _hold(self, namespace: str, lease: Lease) -> None:
         leases = self.appear(namespace).leases
-        leases[lease.id] = renewed(leases.get(lease.id) or replace(lease, created=clock.now()), lease)
-        self.tell(namespace)
+        old = leases.get(lease.id)
+        leases[lease.id] = renewed(old or replace(lease, created=clock.now()), lease)
+        self.tell(namespace, "lease", lease.id, old, leases[lease.id])
 
     def _put(self, namespace: str, put: Put) -> Image | ImgtoolError:
         images, there = self.images(namespace), self.space(namespace).images.get(put.image.name)
@@ -147,6 +167,12 @@ class MemoryStore:
         copy = MemoryStore(self.settings)
         copy.spaces, copy.blobs = {name: space.copy() for name, space in self.spaces.items()}, self.blobs
         return copy
+
+    def history(self, namespace: str) -> Iterator[Entry]:
+        return iter(self._history.get(check_namespace(namespace), [])[::-1])
+
+    def object_size(self, digest: Digest) -> int | None:
+        return len(self.blobs[digest]) if digest in self.blobs else None
 
     def objects(self) -> Iterator[tuple[Digest, int]]:
         return iter([(digest, len(self.blobs[digest])) for digest in sorted(self.blobs)])
@@ -189,13 +215,15 @@ class MemoryStore:
     def _remove(self, garbage: Garbage) -> None:
         for namespace, names in garbage.images.items():
             for name in names:
-                self.space(namespace).images.pop(name, None)
+                self.tell(namespace, "image", name, self.space(namespace).images.pop(name, None), None)
         for namespace, digests in garbage.content.items():
             for digest in digests:
                 self.space(namespace).content.pop(digest, None)
+                self.remember(namespace, Entry(clock.now(), "content", digest, by_gc=True))
         for namespace, ids in garbage.leases.items():
             for id in ids:
                 self.space(namespace).leases.pop(id, None)
+                self.remember(namespace, Entry(clock.now(), "lease", id, by_gc=True))
         for digest in garbage.objects:
             self.blobs.pop(digest, None)
         for item in garbage.litter:
@@ -203,6 +231,15 @@ class MemoryStore:
             if item.name in ingests and not ingests[item.name].busy:
                 del ingests[item.name]
         self._happened.clear()
+
+
+def _deletes(old: Record | None, new: Record | None) -> bool:
+    """See `model.Happening`."""
+    if new is None:
+        return not isinstance(old, Namespace)
+    if isinstance(old, ContentInfo):
+        return is_root_no_more(old.labels, new.labels)
+    return isinstance(old, Lease) and isinstance(new, Lease) and lets_go(old.resources, new.resources)
 
 
 if TYPE_CHECKING:

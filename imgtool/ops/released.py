@@ -1,20 +1,16 @@
-"""What let go of garbage, and when: from the log, from what has expired, else from its record.
+"""What let go of garbage, and when: from the history, from what has expired, else from its record.
 
-The log says what a record was and what it became. A change let go of content if what the record said
+The history says what a record was and what it became. A change let go of content if what the record said
 before leads there, through what is still recorded, and what it says afterwards does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.disk import DiskStore, log, records
-from imgtool.errors import ImgtoolError, InvalidArgument
-from imgtool.model import ContentInfo, Image, Lease
+from imgtool.model import ContentInfo, Image, Lease, Namespace
 from imgtool.names import expiry
 from imgtool.ops.documents import UNKNOWN
 from imgtool.ops.mark import (
@@ -32,15 +28,9 @@ from imgtool.ops.mark import (
     labelled,
     referred,
 )
+from imgtool.stores import Entry, Store
 
 _Record = Image | ContentInfo | Lease
-_FROM_LOG: Mapping[str, Callable[[Mapping[str, Any], str], _Record]] = {
-    "image": records.image_from_record,
-    "content": records.content_from_record,
-    "lease": records.lease_from_record,
-}
-
-
 _RECORDED = "recorded, and nothing has led to it since"
 
 
@@ -51,62 +41,60 @@ class Released(NamedTuple):
     time: int | None
 
 
-def of_content(store: DiskStore, space: Space, digest: Digest) -> Released:
+def of_content(store: Store, space: Space, digest: Digest) -> Released:
     """The last change after which nothing kept `digest`, which is garbage in `space`."""
     above = _above(space, digest)
-    told = _from_log(store, space.name, digest, above)
+    told = _from_history(store, space.name, digest, above)
     recorded = Released(_RECORDED, space.content.info(digest).created)
     return max([*_expired(store, space, above), *(told or [recorded])], key=_when)
 
 
-def of_object(store: DiskStore, namespaces: Iterable[str], digest: Digest) -> Released:
+def of_object(store: Store, namespaces: Iterable[str], digest: Digest) -> Released:
     """The last time that a record of `digest`, which no namespace has any more, was removed."""
     last = Released("no namespace has a record of it", None)
     for namespace in namespaces:
-        for entry in _newest_first(store, namespace):
-            removed = entry.get("gc")
-            dropped = entry.get("kind") == "content" and entry.get("name") == digest and not entry.get("new")
-            if dropped or (isinstance(removed, Mapping) and digest in removed.get("content", ())):
-                gone = Released(f"its record in namespace '{namespace}' removed", _time(entry))
+        for entry in store.history(namespace):
+            if entry.kind == "content" and entry.name == digest and entry.new is None:
+                gone = Released(f"its record in namespace '{namespace}' removed", entry.time)
                 last = max(gone, last, key=_when)
                 break
     return last
 
 
-def _from_log(store: DiskStore, namespace: str, digest: Digest, above: set[Node]) -> list[Released]:
+def _from_history(store: Store, namespace: str, digest: Digest, above: set[Node]) -> list[Released]:
     """The last change that let go, or the making of the record if that came later; before it each lease
-    that a later gc has removed: of those the log has the ids, and what they held further back.
+    that a later gc has removed: of those there are the ids, and what they held further back.
     """
     told: list[Released] = []
     removed: dict[str, int] = {}
     change: Released | None = None
-    for entry in _newest_first(store, namespace):
-        by_gc = entry.get("gc")
-        if isinstance(by_gc, Mapping):
-            if change is None:
-                removed = {**dict.fromkeys(by_gc.get("leases", ()), _time(entry)), **removed}
+    for entry in store.history(namespace):
+        new = entry.new
+        if entry.by_gc:
+            if change is None and entry.kind == "lease":
+                removed.setdefault(entry.name, entry.time)
             continue
-        old, new = _record(entry, "old"), _record(entry, "new")
         if isinstance(new, Lease) and new.id in removed:
             time = removed.pop(new.id)
             told += [_gone(new, time)] if above & _leads_to(new) else []
         if change is None:
-            change = _let_go(entry, old, new, digest, above)
+            change = _let_go(entry, digest, above)
         if change and not removed:
             break
     return [*told, change] if change else told
 
 
-def _let_go(
-    entry: Mapping[str, Any], old: _Record | None, new: _Record | None, digest: Digest, above: set[Node]
-) -> Released | None:
-    """What a line of the log tells, if it is about the end, or the beginning, of `digest`."""
+def _let_go(entry: Entry, digest: Digest, above: set[Node]) -> Released | None:
+    """What an entry tells, if it is about the end, or the beginning, of `digest`."""
+    old, new, time = entry.old, entry.new, entry.time
+    if isinstance(old, Namespace) or isinstance(new, Namespace):
+        return None
     if old is None:
         begins = isinstance(new, ContentInfo) and new.digest == digest
-        return Released(_RECORDED, _time(entry)) if begins else None
+        return Released(_RECORDED, time) if begins else None
     if not above & _leads_to(old) or (new and above & _leads_to(new)):
         return None
-    return _gone(old, _time(entry)) if new is None else Released(_change(old, new), _time(entry))
+    return _gone(old, time) if new is None else Released(_change(old, new), time)
 
 
 def _when(gone: Released) -> int:
@@ -148,7 +136,7 @@ def _leads_to(record: _Record) -> set[Node]:
     return found
 
 
-def _expired(store: DiskStore, space: Space, above: set[Node]) -> Iterator[Released]:
+def _expired(store: Store, space: Space, above: set[Node]) -> Iterator[Released]:
     """What led there, and is still there though its time is up. Before it was made, it kept nothing."""
     for image in space.images.values():
         if above & _leads_to(image):
@@ -190,29 +178,3 @@ def _called(record: _Record) -> str:
 def _until(record: _Record) -> int | None:
     """When an image or lease expires."""
     return None if isinstance(record, ContentInfo) else expiry(record.labels)
-
-
-def _newest_first(store: DiskStore, namespace: str) -> Iterator[Mapping[str, Any]]:
-    """The lines of the log that can be read and that happened, the last one first."""
-    void = set[tuple[Any, ...]]()
-    with suppress(FileNotFoundError):
-        for line in log.newest_first(store.engine.layout.log(namespace)):
-            entry = log.parse(line) or {}
-            void.update((entry.get("op"), *thing) for thing in entry.get("void", ()))
-            if (entry.get("op"), entry.get("kind"), entry.get("name")) not in void:
-                yield entry
-
-
-def _record(entry: Mapping[str, Any], key: str) -> _Record | None:
-    load, found = _FROM_LOG.get(str(entry.get("kind"))), entry.get(key)
-    if load is not None and isinstance(found, Mapping):
-        with suppress(ImgtoolError):
-            return load(found, "log")
-    return None
-
-
-def _time(entry: Mapping[str, Any]) -> int:
-    try:
-        return clock.parse_time(str(entry.get("time")))
-    except InvalidArgument:
-        return 0

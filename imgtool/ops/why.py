@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from imgtool.digest import Digest
-from imgtool.disk import DiskStore
 from imgtool.errors import NotFound
 from imgtool.ops import released
 from imgtool.ops.mark import FLAT, FLAT_IMAGE, IMAGE, INGEST, REF, Node, Root, Space, labelled, spaces
+from imgtool.stores import Store
 
 KEPT = "kept"
 ABSENT = "absent"
@@ -47,7 +47,7 @@ class Answer(NamedTuple):
     since: int | None = None
 
 
-def explain(store: DiskStore, digest: Digest) -> list[Answer]:
+def explain(store: Store, digest: Digest) -> list[Answer]:
     """Of each namespace that has `digest`, or has a root that leads to it, why it is kept or since when it
     is garbage, in the order of the namespaces. Takes no lock and writes nothing.
 
@@ -56,7 +56,7 @@ def explain(store: DiskStore, digest: Digest) -> list[Answer]:
         DataLoss: as `ops.gc.find`.
     """
     found = spaces(store)
-    there = store.engine.object_size(digest) is not None
+    there = store.object_size(digest) is not None
     if not there and not any(digest in space.sizes for space in found):
         raise NotFound(f"content '{digest}' not found in any namespace")
     answers = [answer for space in found if (answer := _explain(store, space, digest))]
@@ -66,7 +66,7 @@ def explain(store: DiskStore, digest: Digest) -> list[Answer]:
     return answers
 
 
-def _explain(store: DiskStore, space: Space, digest: Digest) -> Answer | None:
+def _explain(store: Store, space: Space, digest: Digest) -> Answer | None:
     path = _path(space, digest)
     if path:
         kept = digest in space.sizes or digest in space.expected()
