@@ -54,3 +54,31 @@ def read(
     if found != digest:
         raise wrong(f"content {digest} hashes to {found}")
     return raw
+
+
+def document(provider: Provider, digest: Digest, size: int) -> bytes | None:
+    """The bytes of content that may be a document, checked. None of other content, which is not read: it has
+    another size than a document, or does not begin as JSON does.
+
+    Args:
+        provider: where they are.
+        digest: its name.
+        size: how many they are.
+
+    Raises:
+        NotFound: `provider` does not have it.
+        DataLoss: it has other bytes.
+    """
+    if not 0 < size <= LIMIT:
+        return None
+    with provider.reader(digest) as reader:
+        if not _begins_as_json(reader.read(1)):
+            return None
+    return read(provider, digest)
+
+
+def _begins_as_json(start: bytes) -> bool:
+    """Whether a document begins so, white space before it allowed; or would but for one wrong bit: then it
+    is to be read, for its digest to show the damage.
+    """
+    return start in (b" ", b"\t", b"\r", b"\n") or any((byte ^ ord("{")).bit_count() <= 1 for byte in start)

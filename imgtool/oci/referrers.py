@@ -9,7 +9,6 @@ from imgtool.digest import Digest
 from imgtool.errors import DataLoss, NotFound
 from imgtool.model import Descriptor
 from imgtool.oci import blob, manifest
-from imgtool.oci.strictjson import LIMIT
 
 if TYPE_CHECKING:
     from imgtool.errors import ImgtoolError
@@ -57,13 +56,8 @@ def _report(error: ImgtoolError, on_error: OnError) -> None:
 
 def _read(content: ContentStore, info: ContentInfo) -> tuple[Digest, Descriptor] | None:
     """Subject and referrer; None where the content is no document, or one about nothing."""
-    if not 0 < info.size <= LIMIT:
-        return None
-    with content.reader(info.digest) as reader:
-        if reader.read(1) not in b"{ \t\r\n":
-            return None
-    raw = blob.read(content, info.digest)
-    if b'"subject"' not in raw and b"\\u" not in raw:
+    raw = blob.document(content, info.digest, info.size)
+    if raw is None or (b'"subject"' not in raw and b"\\u" not in raw):
         return None  # most are not, and need not be parsed
     media_type = manifest.detect(raw)
     if media_type is None:

@@ -17,12 +17,10 @@ from imgtool.disk.check import ERROR, REMARK, Files, Problem, settled
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import ContentInfo, Descriptor
 from imgtool.oci import blob, graph, manifest, media
-from imgtool.oci.strictjson import LIMIT
 from imgtool.ops.mark import references
 
 __all__ = ["ERROR", "REMARK", "Problem", "check"]
 
-_BEFORE_JSON = (b"{", b" ", b"\t", b"\r", b"\n")
 _UNREADABLE = -1
 
 
@@ -122,14 +120,9 @@ class _Graph:
 
     def _read(self, info: ContentInfo) -> manifest.Manifest | None:
         """The manifest or index that content is by its own words; None if it is neither."""
-        if not 0 < info.size <= LIMIT:
-            return None
-        with self._content.reader(info.digest) as reader:
-            if reader.read(1) not in _BEFORE_JSON:
-                return None
-        raw = blob.read(self._content, info.digest)
-        media_type = manifest.detect(raw)
-        return None if media_type is None else manifest.parse(raw, media_type, "document")
+        raw = blob.document(self._content, info.digest, info.size)
+        media_type = raw and manifest.detect(raw)
+        return manifest.parse(raw, media_type, "document") if raw and media_type else None
 
     def _wrong(self, target: Descriptor, problem: Callable[[str], Problem], what: str) -> list[Problem]:
         """What is wrong with content that is here, read as what a descriptor says that it is.

@@ -86,3 +86,27 @@ def test_content_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     """It is for the caller to say whether it had to be there."""
     with layout_with(tmp_path, b"", Digest.of(b"")) as layout, pytest.raises(NotFound):
         blob.read(layout, Digest.of(b"x"))
+
+
+@pytest.mark.parametrize("content", [b"{}", b" \n{}", b"zip?", b"not json", b"", b"\x1f\x8b"])
+def test_only_what_begins_as_json_does_is_read_as_a_document(tmp_path: Path, content: bytes) -> None:
+    """Or would, but for one bit: what begins with `z` is read in vain."""
+    digest = Digest.of(content)
+    with layout_with(tmp_path, content, digest) as layout:
+        begins = content[:1] in (b"{", b" ", b"z")
+        assert blob.document(layout, digest, len(content)) == (content if begins else None)
+
+
+def test_a_document_whose_first_byte_is_damaged_is_no_other_content(tmp_path: Path) -> None:
+    """It would be passed over, and nobody told."""
+    digest = Digest.of(b"{}")
+    with layout_with(tmp_path, b"y}", digest) as layout, pytest.raises(DataLoss, match="hashes to"):
+        blob.document(layout, digest, 2)
+
+
+def test_content_too_large_for_a_document_is_not_opened(tmp_path: Path) -> None:
+    """Nor looked for."""
+    with layout_with(tmp_path, b"", Digest.of(b"")) as layout:
+        assert blob.document(layout, Digest.of(b"x"), (4 << 20) + 1) is None
+        with pytest.raises(NotFound):
+            blob.document(layout, Digest.of(b"x"), 4 << 20)
