@@ -36,6 +36,7 @@ from imgtool.model import (
     Lease,
     Namespace,
     Settings,
+    Target,
     check_image,
     is_root_no_more,
     lets_go,
@@ -49,6 +50,7 @@ from imgtool.names import (
     check_namespace,
     check_ref,
     check_resource,
+    for_gc,
     is_past,
 )
 from imgtool.stores import (
@@ -352,6 +354,12 @@ class _Images(_Bound):
 
     def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Image]:
         return _matching(self._space.images, filters.image_fields, filters_)
+
+    def targets(self, *, on_error: OnError = None) -> dict[str, Target]:
+        return {
+            image.name: Target(image.target.digest, image.target.media_type, for_gc(image.labels))
+            for image in self.list(on_error=on_error)
+        }
 
     def _write(self, image: Image) -> Image:
         self._store.appear(self._namespace).images[image.name] = image
