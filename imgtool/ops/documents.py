@@ -163,7 +163,8 @@ def kind_of(media_type: str) -> str:
     return LEAF if media.is_layer(media_type) or media.is_config(media_type) else UNKNOWN
 
 
-_TYPE = '"[a-z]+/[a-z0-9][a-z0-9.+-]{0,99}"'
+_NAME = "[a-z]+/[a-z0-9][a-z0-9.+-]{0,99}"
+_TYPE = f'"{_NAME}"'
 _DIGEST = '"(?:(?:sha256|blake3):[0-9a-f]{64}|sha512:[0-9a-f]{128})"'
 _NUMBER = "(?:0|[1-9][0-9]{0,17})"
 _PART = (
@@ -179,22 +180,24 @@ def _spaced(form: str) -> re.Pattern[str]:
 # An image's manifest as most programs write it, with nothing but what each has. So no key is there
 # twice, or could be taken for another.
 _USUAL = _spaced(
-    f' {{ "schemaVersion" : 2 , "mediaType" : ({_TYPE}) , '
+    f' {{ "schemaVersion" : 2 , "mediaType" : "({_NAME})" , '
     f'"config" : {_PART} , "layers" : \\[ {_PART} (?:, {_PART} )*\\] }} '
 )
-_TYPE_OR_DIGEST = re.compile(f"{_TYPE}|{_DIGEST}")
 
 
-def _usual(raw: bytes, media_type: str) -> Document | None:
+def _usual(raw: bytes, kind: str) -> Document | None:
     """What `raw` refers to, at a tenth of the cost, if it is such a manifest; else None."""
-    if not media.is_image(media_type) or not raw.isascii():
+    if not (raw.isascii() and (kind == UNKNOWN or media.is_image(kind))):
         return None
     text = raw.decode()
     found = _USUAL.fullmatch(text)
-    if found is None or found[1] != f'"{media_type}"':
+    if found is None or not (found[1] == kind or (kind == UNKNOWN and media.is_image(found[1]))):
         return None
-    _, *parts = (quoted[1:-1] for quoted in _TYPE_OR_DIGEST.findall(text))
-    return _document_of("manifest", parts[1::2], [kind_of(type) for type in parts[::2]], None)
+    # Of what is quoted then, these are the types and digests; a type has no colon, a digest no slash.
+    quoted = text.split('"')[1::2]
+    _, *types = (word for word in quoted if "/" in word)
+    digests = [word for word in quoted if ":" in word]
+    return _document_of("manifest", digests, [kind_of(type) for type in types], None)
 
 
 def _read(provider: Provider, digest: Digest, kind: str) -> Document | None:
@@ -204,10 +207,12 @@ def _read(provider: Provider, digest: Digest, kind: str) -> Document | None:
                 return None
     try:
         raw = blob.read(provider, digest)
+        if usual := _usual(raw, kind):
+            return usual
         media_type = manifest.detect(raw) if kind == UNKNOWN else kind
         if media_type is None:
             return None
-        return _usual(raw, media_type) or _document(manifest.parse(raw, media_type, f"manifest {digest}"))
+        return _document(manifest.parse(raw, media_type, f"manifest {digest}"))
     except InvalidArgument as error:
         raise DataLoss(
             f"cannot tell what is garbage: {error.message}",

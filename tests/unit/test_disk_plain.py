@@ -97,7 +97,8 @@ def test_a_bit_that_is_wrong_is_never_plain(body: bytes) -> None:
         wrong = bytearray(data)
         wrong[at // 8] ^= 1 << at % 8
         assert read(bytes(wrong), b"target" in body) is None
-        assert plain.target(bytes(wrong)) is plain.size(bytes(wrong)) is None
+        assert plain.target(bytes(wrong)) is None
+        assert plain.size(bytes(wrong)) is None
 
 
 def test_a_record_without_a_seal_goes_the_general_way() -> None:
