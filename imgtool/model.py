@@ -68,6 +68,14 @@ class Descriptor(NamedTuple):
     unknown: Mapping[str, Any] = EMPTY
 
 
+class Target(NamedTuple):
+    """What gc needs to know of an image: where it leads, and its labels for gc."""
+
+    digest: Digest
+    media_type: str
+    labels: Mapping[str, str]
+
+
 class Image(NamedTuple):
     """A named record that points to a target."""
 

@@ -117,6 +117,11 @@ def check_labels(labels: Mapping[str, str], *, limited: bool = True) -> None:
             )
 
 
+def for_gc(labels: Mapping[str, str]) -> dict[str, str]:
+    """Those labels that tell gc something."""
+    return {key: value for key, value in labels.items() if key.startswith(GC_LABELS)}
+
+
 def expiry(labels: Mapping[str, str]) -> int | None:
     """When the lease or image with these labels expires, in nanoseconds of the wall clock; None if never,
     which is also what a time means that cannot be read, as in containerd.

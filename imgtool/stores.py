@@ -35,6 +35,7 @@ from imgtool.model import (
     Lease,
     Namespace,
     Settings,
+    Target,
 )
 
 if TYPE_CHECKING:
@@ -289,6 +290,9 @@ class ImageStore(Protocol):
         """The images that match. Fields: `name`, `target.digest`, `target.mediatype`,
         `labels.KEY`, `annotations.KEY` (of the target).
         """
+
+    def targets(self, *, on_error: OnError = None) -> dict[str, Target]:
+        """All images by their names, as far as gc needs them; much faster than `list`."""
 
     def create(self, image: Image, *, needs: Iterable[Digest] = ()) -> Image:
         """Add an image; its times are set here. Brings the namespace into being.

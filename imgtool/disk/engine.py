@@ -24,7 +24,7 @@ from imgtool.errors import (
     ImgtoolError,
     from_oserror,
 )
-from imgtool.model import ContentInfo, Image, Lease, Namespace
+from imgtool.model import ContentInfo, Image, Lease, Namespace, Target
 from imgtool.names import file_name, name_of_file
 
 if TYPE_CHECKING:
@@ -80,9 +80,6 @@ NAMESPACE: Kind[Namespace] = Kind(
     plain.neither,
 )
 KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in (IMAGE, CONTENT, LEASE, NAMESPACE)}
-
-# Nanoseconds after which what looks the same is the same, whatever step the clock has.
-_SETTLED = 2_000_000_000
 
 
 class Edit(NamedTuple, Generic[T]):
@@ -169,7 +166,7 @@ class Engine:
             status, read_at, record = memory[path]
             identity = _identified(status)
             # A file as young as the clock's step could change once more without looking different.
-            if identity == _identity(path) and is_settled(identity, read_at):
+            if identity == _identity(path) and read.is_settled(identity, read_at):
                 return cast(T, record)
         try:
             data, status = read.read_with_status(path, codec.RECORD_MAX)
@@ -190,19 +187,18 @@ class Engine:
                 continue
             name = name_of_file(entry[: -len(SUFFIX)])
             if name is None:
-                name = _collect(
-                    on_error, lambda path: self._name_inside(kind, path), inside(directory, entry)
-                )
+                record = collect(on_error, partial(self._placed, kind), inside(directory, entry))
+                name = record and kind.key(record)
             if name is not None:
                 found.append((name, inside(directory, entry)))
         return sorted(found, key=lambda pair: pair[0].encode())
 
-    def _name_inside(self, kind: Kind[T], path: str) -> str | None:
-        """The name of the record in `path`, of which the file's name is a hash."""
+    def _placed(self, kind: Kind[T], path: str) -> T | None:
+        """The record in `path`, which must be called so."""
         record = self.load_path(kind, path)
         if record is not None and not path.endswith(f"/{file_name(kind.key(record))}{SUFFIX}"):
             raise _misplaced(path, kind, record)
-        return None if record is None else kind.key(record)
+        return record
 
     def scan(self, kind: Kind[T], ns: str, directory: str, on_error: OnError) -> Iterator[T]:
         """The records in a flat directory, in byte order of their names; one that vanishes meanwhile
@@ -214,13 +210,13 @@ class Engine:
             return
         found, is_whole = [], True
         for name, path in self.named(kind, directory, on_error):
-            record = _collect(on_error, partial(self._load_named, kind, name), path)
+            record = collect(on_error, partial(self._load_named, kind, name), path)
             if record is None:
                 is_whole = False
             else:
                 found.append(record)
                 yield record
-        is_good = is_whole and on_error is None and before and is_settled(before)
+        is_good = is_whole and on_error is None and before and read.is_settled(before)
         if memory is not None and is_good and _identity(directory) == before:
             memory[directory] = before, found
 
@@ -236,6 +232,13 @@ class Engine:
 
         load = partial(self.load, CONTENT, ns)
         return scan.inventory(self.layout.content(ns), self.directories, load, on_error)
+
+    def targets(self, ns: str, on_error: OnError) -> dict[str, Target]:
+        """See `stores.ImageStore.targets`."""
+        from imgtool.disk import scan
+
+        load = partial(self._placed, IMAGE)
+        return scan.targets(self.layout.images(ns), self.directories, load, on_error)
 
     def recorded_size(self, ns: str, digest: Digest) -> int | None:
         """The size that the content record says; None where there is none."""
@@ -337,16 +340,6 @@ def _identified(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def is_settled(identity: tuple[int, ...], now: int | None = None) -> bool:
-    """Whether times of change are so long ago that another change would show.
-
-    Args:
-        identity: ends with an mtime and a ctime in nanoseconds.
-        now: when it was looked at; by the wall clock, nanoseconds since the epoch.
-    """
-    return (clock.wall() if now is None else now) - max(identity[-2:]) > _SETTLED
-
-
 def new_id() -> str:
     """A random id of 16 hexadecimal digits, for operations."""
     return os.urandom(8).hex()
@@ -356,7 +349,7 @@ def _misplaced(path: str, kind: Kind[Any], found: Any) -> DataLoss:
     return DataLoss(f"record '{path}' is of {kind.name} '{kind.key(found)}', whose file has another name")
 
 
-def _collect(on_error: OnError, load: Callable[[str], R | None], arg: str) -> R | None:
+def collect(on_error: OnError, load: Callable[[str], R | None], arg: str) -> R | None:
     """`load(arg)`; an unreadable record goes to `on_error`."""
     try:
         return load(arg)

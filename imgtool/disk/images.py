@@ -10,7 +10,7 @@ from imgtool.digest import Digest
 from imgtool.disk.engine import CONTENT, IMAGE, LEASE, Edit, Engine
 from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from imgtool.fieldpaths import merge_image
-from imgtool.model import Image, check_image, replace
+from imgtool.model import Image, Target, check_image, replace
 from imgtool.names import check_name
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ class DiskImages:
 
         matches = compile(filters).matches
         yield from (image for image in images if matches(image_fields(image)))
+
+    def targets(self, *, on_error: OnError = None) -> dict[str, Target]:
+        return self._engine.targets(self._ns, on_error)
 
     def create(self, image: Image, *, needs: Iterable[Digest] = ()) -> Image:
         image = check_image(image)

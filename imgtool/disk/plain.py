@@ -14,6 +14,7 @@ from imgtool.clock import parse_time
 from imgtool.digest import Digest
 from imgtool.errors import InvalidArgument
 from imgtool.model import ContentInfo, Descriptor, Image
+from imgtool.names import GC_LABELS, for_gc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,8 @@ _TEXT = r'"([^"\\\x00-\x1f\x7f]*)"'
 _DIGEST = '"((?:sha256|blake3):[0-9a-f]{64}|sha512:[0-9a-f]{128})"'
 _NUMBER = "(0|[1-9][0-9]{0,17})"
 _LABEL = r'(?:[A-Za-z0-9_-]+|"[^"\\\x00-\x1f\x7f]+") = "[^"\\\x00-\x1f\x7f]*"\n'
-_TIMES = f"created = {_TEXT}\nupdated = {_TEXT}\n"
+_TIME = r'"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z)"'
+_TIMES = f"created = {_TIME}\nupdated = {_TIME}\n"
 _END = rf"(?:\n\[labels\]\n((?:{_LABEL})+))?# sha256:([0-9a-f]{{64}})\n"
 
 _IMAGE = re.compile(
@@ -41,19 +43,34 @@ _LABELS = re.compile(r'(?:([^" ]+)|"([^"]+)") = "([^"]*)"\n')
 
 def image(data: bytes) -> Image | None:
     """The image that `data` is the record of."""
-    return _read(_IMAGE, data, _image)
+    return _read(_IMAGE, data, _image, _labels)
 
 
 def content(data: bytes) -> ContentInfo | None:
     """The content that `data` is the record of."""
-    return _read(_CONTENT, data, _content)
+    return _read(_CONTENT, data, _content, _labels)
+
+
+def target(data: bytes) -> tuple[str, str, str, dict[str, str]] | None:
+    """Of the image that `data` is the record of: name, digest and media type of the target, labels for gc."""
+    return _read(_IMAGE, data, _target, _labels_for_gc)
+
+
+def size(data: bytes) -> tuple[str, int, dict[str, str]] | None:
+    """Of the content that `data` is the record of: digest, size, labels for gc."""
+    return _read(_CONTENT, data, _size, _labels_for_gc)
 
 
 def neither(data: bytes) -> None:
     """Of other kinds there are few records."""
 
 
-def _read(form: re.Pattern[str], data: bytes, build: Build[T]) -> T | None:
+def _read(
+    form: re.Pattern[str],
+    data: bytes,
+    build: Build[T],
+    told: Callable[[str], dict[str, str] | None],
+) -> T | None:
     try:
         found = form.fullmatch(data.decode())
         if found is None:
@@ -61,8 +78,8 @@ def _read(form: re.Pattern[str], data: bytes, build: Build[T]) -> T | None:
         *values, labels, seal = found.groups()
         if sha256(data[:-_SEAL_LENGTH]).hexdigest() != seal:
             return None
-        told = _labels(labels) if labels else {}
-        return None if told is None else build(*values, told)
+        kept = told(labels) if labels else {}
+        return None if kept is None else build(*values, kept)
     except (UnicodeDecodeError, InvalidArgument):
         return None
 
@@ -74,6 +91,11 @@ def _labels(lines: str) -> dict[str, str] | None:
     return labels if len(labels) == len(pairs) else None
 
 
+def _labels_for_gc(lines: str) -> dict[str, str] | None:
+    labels = _labels(lines) if GC_LABELS in lines else {}
+    return labels and for_gc(labels)
+
+
 def _image(
     name: str, created: str, updated: str, kind: str, digest: str, size: str, labels: Mapping[str, str]
 ) -> Image:
@@ -83,6 +105,18 @@ def _image(
 
 def _content(digest: str, size: str, created: str, updated: str, labels: Mapping[str, str]) -> ContentInfo:
     return ContentInfo(Digest(digest), int(size), labels, *_times(created, updated), {})
+
+
+def _target(
+    name: str, _created: str, _updated: str, kind: str, digest: str, _size: str, labels: dict[str, str]
+) -> tuple[str, str, str, dict[str, str]]:
+    return name, digest, kind, labels
+
+
+def _size(
+    digest: str, size: str, _created: str, _updated: str, labels: dict[str, str]
+) -> tuple[str, int, dict[str, str]]:
+    return digest, int(size), labels
 
 
 def _times(created: str, updated: str) -> tuple[int, int]:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from imgtool import clock
 from imgtool.disk.layout import base, inside, is_branch, parent
 from imgtool.errors import DataLoss, from_oserror
 
 # A scan may miss entries that exist all along while others are renamed over (seen on btrfs and tmpfs).
 _SCANS_MAX = 5
+# Nanoseconds after which what looks the same is the same, whatever step the clock has.
+_SETTLED = 2_000_000_000
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_SMALL = 4096  # bytes; most records have fewer
 
 
 def open_regular(path: str) -> tuple[int, os.stat_result]:
@@ -23,7 +28,7 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
         DataLoss: it is a link, a pipe, a device or a directory, or lies below a file.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, _FLAGS)
     except FileNotFoundError:
         raise FileNotFoundError(path) from None
     except OSError as error:
@@ -69,6 +74,35 @@ def read_with_status(path: str, limit: int) -> tuple[bytes, os.stat_result]:
     return data, status
 
 
+def small_files(directory: str, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """The bytes of files in `directory`, at half the cost of `read_regular`. What is there under such a name
+    and is no small file has none: what it is, `read_regular` tells. What is not there is left out.
+    """
+    try:
+        at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield from ((name, b"") for name in names)
+        return
+    try:
+        for name in names:
+            try:
+                fd = os.open(name, _FLAGS, dir_fd=at)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                yield name, b""
+                continue
+            try:
+                data = os.read(fd, _SMALL)
+            except OSError:
+                data = b""
+            finally:
+                os.close(fd)
+            yield name, data if len(data) < _SMALL else b""
+    finally:
+        os.close(at)
+
+
 @contextmanager
 def errors(what: str) -> Iterator[None]:
     """Turn what the machine refuses while `what` is read into an imgtool error."""
@@ -90,21 +124,34 @@ def read_fd(fd: int, count: int, step: int | None = None) -> bytes:
 
 
 def entries(directory: str) -> list[str]:
-    """The names in a directory, in byte order; none where it is absent. Scans until two scans agree,
-    five times at most, and takes their union.
+    """The names in a directory, in byte order; none where it is absent. Where it changes, or has just been
+    changed, scans until two scans agree, five times at most, and takes their union.
 
     Raises:
         DataLoss: as `is_directory`.
     """
-    if not is_directory(directory):
+    before = _times(directory)
+    if not before:
         return []
     seen = _scan(directory)
-    for _ in range(_SCANS_MAX - 1):
-        again = _scan(directory)
-        if again == seen:
-            break
-        seen |= again
-    return sorted(seen, key=os.fsencode)
+    if not is_settled(before) or _times(directory) != before:
+        for _ in range(_SCANS_MAX - 1):
+            again = _scan(directory)
+            if again == seen:
+                break
+            seen |= again
+    # Of ASCII the order of text is that of bytes.
+    return sorted(seen) if all(map(str.isascii, seen)) else sorted(seen, key=os.fsencode)
+
+
+def is_settled(identity: tuple[int, ...], now: int | None = None) -> bool:
+    """Whether times of change are so long ago that another change would show.
+
+    Args:
+        identity: ends with an mtime and a ctime in nanoseconds.
+        now: when it was looked at; by the wall clock, nanoseconds since the epoch.
+    """
+    return (clock.wall() if now is None else now) - max(identity[-2:]) > _SETTLED
 
 
 def branch(directory: str) -> list[str]:
@@ -140,19 +187,32 @@ def is_directory(path: str, *, or_file: bool = False) -> bool:
     Raises:
         DataLoss: it is a link: none is followed below the root of a store; or something else.
     """
+    return _status(path, or_file) is not None
+
+
+def _times(directory: str) -> tuple[int, int] | None:
+    """When the directory was changed; None where there is none."""
+    status = _status(directory, or_file=False)
+    return status and (status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _status(path: str, or_file: bool) -> os.stat_result | None:
+    """See `is_directory`."""
     try:
-        mode = os.lstat(path).st_mode
+        status = os.lstat(path)
     except FileNotFoundError:
-        return False
+        return None
     except NotADirectoryError:
         raise _not_below(path) from None
     except OSError as error:
         raise from_oserror(error, "cannot open") from error
-    if stat.S_ISLNK(mode):
+    if stat.S_ISDIR(status.st_mode):
+        return status
+    if stat.S_ISLNK(status.st_mode):
         raise DataLoss(f"'{path}' is a symbolic link, expected a directory")
-    if not (stat.S_ISDIR(mode) or or_file):
+    if not or_file:
         raise _file(path)
-    return stat.S_ISDIR(mode)
+    return None
 
 
 def _not_below(path: str) -> DataLoss:

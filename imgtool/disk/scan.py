@@ -1,27 +1,28 @@
-"""What lies in the fan-out: content records and objects, directory by directory.
+"""All records and objects at once, as gc needs them, directory by directory.
 
-For gc a directory is remembered, and read again only if its inode, mtime or ctime is another: writers
-stamp the directories of records, and objects come and go by rename and unlink alone. What is
-remembered was right when it was read: seals fitted, sizes were those of the files. It is kept in
-`cache/` from one gc to the next. Images and leases, from which gc starts, are never in there.
+A directory is remembered, and read again only if its inode, mtime or ctime is another: writers stamp
+the directories of records, and objects come and go by rename and unlink alone. What is remembered was
+right when it was read: seals fitted, sizes were those of the files. Of the fan-out, content records
+and objects, it is kept in `cache/` from one gc to the next. Images and leases, from which gc starts,
+are never in there.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgtool.digest import Digest
-from imgtool.disk import cache, read
-from imgtool.disk.engine import is_settled
+from imgtool.disk import cache, plain, read, workers
+from imgtool.disk.engine import collect
 from imgtool.disk.layout import SUFFIX, Layout, inside, is_record
-from imgtool.errors import DataLoss, InvalidArgument, from_oserror
-from imgtool.model import ContentInfo
-from imgtool.names import GC_LABELS
+from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, from_oserror
+from imgtool.model import ContentInfo, Image, Target
+from imgtool.names import for_gc, name_of_file
 from imgtool.stores import Inventory
 
 if TYPE_CHECKING:
@@ -30,7 +31,14 @@ if TYPE_CHECKING:
 
 _Identity = tuple[int, int, int]
 
+_Start = str  # how the digests in a directory begin
+_Look = Callable[[str, _Start], tuple[Any, bool]]
+"""Returns what there is in a directory, and whether it may be remembered."""
+
 _CACHE = "gc-directories"
+# What is worth a process of its own.
+_MANY_DIRECTORIES = 100
+_MANY_FILES = 2_000
 
 
 class Seen(NamedTuple):
@@ -38,6 +46,7 @@ class Seen(NamedTuple):
 
     identity: _Identity
     found: Any
+    columns: list[Any] | None = None  # the same, as the cache has it
 
 
 class Memory:
@@ -48,16 +57,16 @@ class Memory:
         self._seen: dict[str, Seen] = {}
         kept = cache.load(layout, _CACHE)
         self._kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
+        self._passing: dict[str, Seen] = {}
         self._new = 0
 
-    def get(self, directory: str, look: Callable[[], tuple[Any, bool]], thaw: Callable[[Any], Any]) -> Any:
+    def get(self, directory: str, start: _Start, look: _Look, thaw: Callable[[_Start, Any], Any]) -> Any:
         """What `look` finds in `directory`, which is asked only if the directory has changed.
 
         Args:
-            look: returns what there is, and whether it may be remembered.
             thaw: makes what `look` returned of what `_frozen` made of it.
         """
-        key = directory[len(self._layout.root) + 1 :]
+        key = self._key(directory)
         before = _identity(directory)
         seen = self._seen.get(key)
         if seen and seen.identity == before:
@@ -67,23 +76,56 @@ class Memory:
             with suppress(AttributeError, TypeError, ValueError, LookupError, InvalidArgument):
                 identity, *columns = kept
                 if tuple(identity) == before:
-                    self._seen[key] = Seen(before, thaw(columns))
-                    return self._seen[key].found
-        found, is_good = look()
-        if is_good and before and _identity(directory) == before and is_settled(before):
+                    found = thaw(start, columns)
+                    if read.is_settled(before):
+                        self._seen[key] = Seen(before, found, columns)
+                    return found
+        found, is_good = look(directory, start)
+        if is_good and before and _identity(directory) == before and read.is_settled(before):
             self._seen[key] = Seen(before, found)
             self._new += 1
         return found
 
+    def read_ahead(self, directories: Sequence[tuple[str, _Start]], look: _Look) -> None:
+        """Have what `get` is going to be asked looked at by several processes, if it is much."""
+        new = [(directory, start) for directory, start in directories if not self._has(directory)]
+        if len(new) < 2 * _MANY_DIRECTORIES:
+            return
+        for looked in workers.share(partial(_looked, look), new, _MANY_DIRECTORIES):
+            for directory, identity, columns in looked:
+                self._kept[self._key(directory)] = [[*identity], *columns]
+                self._new += read.is_settled(identity)
+
+    def _has(self, directory: str) -> bool:
+        key, identity = self._key(directory), _identity(directory)
+        seen, kept = self._seen.get(key), self._kept.get(key)
+        if seen and seen.identity == identity:
+            return True
+        return isinstance(kept, list) and bool(kept) and kept[0] == [*identity]
+
+    def _key(self, directory: str) -> str:
+        return directory[len(self._layout.root) + 1 :]
+
+    def once(self, directory: str, look: Callable[[], tuple[Any, bool]]) -> Any:
+        """As `get`, for what is not to outlive this gc."""
+        before = _identity(directory)
+        seen = self._passing.get(directory)
+        if seen and seen.identity == before:
+            return seen.found
+        found, is_good = look()
+        if is_good and before and _identity(directory) == before and read.is_settled(before):
+            self._passing[directory] = Seen(before, found)
+        return found
+
     def seen(self, directory: str) -> Any:
         """What `directory` held when it was read; None where it was not, or has changed since."""
-        seen = self._seen.get(directory[len(self._layout.root) + 1 :])
+        seen = self._seen.get(self._key(directory))
         return seen.found if seen and seen.identity == _identity(directory) else None
 
     def keep(self, workspace: Workspace) -> None:
         """Put all that was asked for into `cache/`, if much of it is not there yet."""
         if cache.is_worth(self._new, len(self._seen)):
-            kept = {key: [seen.identity, *_frozen(seen.found)] for key, seen in self._seen.items()}
+            kept = {key: [s.identity, *(s.columns or _frozen(s.found))] for key, s in self._seen.items()}
             cache.save(self._layout, workspace, _CACHE, kept)
 
 
@@ -96,7 +138,12 @@ def content(
         load: reads the record of a digest; None where there is none any more.
     """
     for deep, start in _directories(directory):
-        yield from _records(deep, start, load, on_error)[0]
+        for entry in read.branch(deep):
+            if is_record(entry):
+                name = start + entry[: -len(SUFFIX)]
+                info = collect(on_error, lambda name: load(_recorded(name)), name)
+                if info:
+                    yield info
 
 
 def inventory(
@@ -107,9 +154,7 @@ def inventory(
 ) -> Inventory:
     """As `content`, of each what gc needs."""
     all = Inventory({}, {})
-    for deep, start in _directories(directory):
-        look = partial(_taken, deep, start, load, on_error)
-        found = memory.get(deep, look, partial(_thaw_records, start)) if memory else look()[0]
+    for found in _each(directory, memory, partial(_sizes, load, on_error), _thaw_sizes):
         all.sizes.update(found.sizes)
         all.labels.update(found.labels)
     return all
@@ -117,15 +162,47 @@ def inventory(
 
 def objects(directory: str, memory: Memory | None) -> Iterator[tuple[Digest, int]]:
     """The objects below `directory` and their sizes, in byte order of the digests."""
-    for deep, start in _directories(directory):
-        if start[-3] != ":":
-            continue  # not two digits: no object is there
-        look = partial(_objects, deep, start)
-        found = memory.get(deep, look, partial(_thaw_objects, start)) if memory else look()[0]
+    for found in _each(directory, memory, _objects, _thaw_objects):
         yield from found.items()
 
 
-def _directories(directory: str) -> Iterator[tuple[str, str]]:
+def targets(
+    directory: str, memory: Memory | None, load: Callable[[str], Image | None], on_error: OnError
+) -> dict[str, Target]:
+    """The images whose records lie in `directory`, in byte order of their names.
+
+    Args:
+        load: reads the record in a file; None where there is none any more.
+    """
+    look = partial(_targets, directory, load, on_error)
+    found: dict[str, Target] = memory.once(directory, look) if memory else look()[0]
+    return found
+
+
+def _each(
+    directory: str, memory: Memory | None, look: _Look, thaw: Callable[[_Start, Any], Any]
+) -> Iterator[Any]:
+    """What `look` finds in each directory of the fan-out below `directory`."""
+    directories = list(_directories(directory))
+    if memory:
+        memory.read_ahead(directories, look)
+    for deep, start in directories:
+        yield memory.get(deep, start, look, thaw) if memory else look(deep, start)[0]
+
+
+def _looked(look: _Look, directories: Sequence[tuple[str, _Start]]) -> list[tuple[str, _Identity, list[Any]]]:
+    """What may be remembered, as the cache has it."""
+    all = []
+    for directory, start in directories:
+        before = _identity(directory)
+        with suppress(ImgtoolError):  # is told by who looks again
+            found, is_good = look(directory, start)
+            if is_good and before and _identity(directory) == before:
+                all.append((directory, before, _frozen(found)))
+    return all
+
+
+def _directories(directory: str) -> Iterator[tuple[str, _Start]]:
     """The directories `<algorithm>/<2 hex>` below `directory`, and how the digests in them begin."""
     for algorithm in read.entries(directory):
         above = inside(directory, algorithm)
@@ -133,38 +210,57 @@ def _directories(directory: str) -> Iterator[tuple[str, str]]:
             yield inside(above, prefix), f"{algorithm}:{prefix}"
 
 
-def _records(
-    directory: str, start: str, load: Callable[[Digest], ContentInfo | None], on_error: OnError
-) -> tuple[list[ContentInfo], bool]:
-    found: list[ContentInfo] = []
-    is_whole = True
-    for entry in read.branch(directory):
-        if not is_record(entry):
-            continue
-        try:
-            record = load(_recorded(start + entry[: -len(SUFFIX)]))
-        except DataLoss as error:
-            if on_error is None:
-                raise
-            on_error(error)
-            record = None
-        if record is None:
-            is_whole = False
+def _sizes(
+    load: Callable[[Digest], ContentInfo | None], on_error: OnError, directory: str, start: _Start
+) -> tuple[Inventory, bool]:
+    found, is_whole = Inventory({}, {}), True
+    records = [entry for entry in read.branch(directory) if is_record(entry)]
+    for entry, data in read.small_files(directory, records):
+        name = start + entry[: -len(SUFFIX)]
+        usual = plain.size(data)
+        if usual and usual[0] == name:
+            digest, size, labels = Digest(name), usual[1], usual[2]
         else:
-            found.append(record)
+            info = collect(on_error, lambda name: load(_recorded(name)), name)
+            if info is None:
+                is_whole = False
+                continue
+            digest, size, labels = info.digest, info.size, for_gc(info.labels)
+        found.sizes[digest] = size
+        if labels:
+            found.labels[digest] = labels
     return found, is_whole
 
 
-def _taken(
-    directory: str, start: str, load: Callable[[Digest], ContentInfo | None], on_error: OnError
-) -> tuple[Inventory, bool]:
-    found, is_whole = _records(directory, start, load, on_error)
-    sizes = {info.digest: info.size for info in found}
-    return Inventory(sizes, {info.digest: told for info in found if (told := _for_gc(info.labels))}), is_whole
+def _targets(
+    directory: str, load: Callable[[str], Image | None], on_error: OnError
+) -> tuple[dict[str, Target], bool]:
+    found: dict[str, Target] = {}
+    is_whole = True
+    records = [entry for entry in read.entries(directory) if is_record(entry)]
+    for part in workers.share(partial(_usual_targets, directory), records, _MANY_FILES):
+        for entry, usual in part:
+            if usual:
+                name, digest, media_type, labels = usual
+                found[name] = Target(Digest(digest), media_type, labels)
+            elif image := collect(on_error, load, inside(directory, entry)):
+                target = image.target
+                found[image.name] = Target(target.digest, target.media_type, for_gc(image.labels))
+            else:
+                is_whole = False
+    return {name: found[name] for name in sorted(found)}, is_whole
 
 
-def _for_gc(labels: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in labels.items() if key.startswith(GC_LABELS)}
+def _usual_targets(
+    directory: str, records: Sequence[str]
+) -> list[tuple[str, tuple[str, str, str, dict[str, str]] | None]]:
+    """Of each record what `plain.target` makes of it; None if that is nothing, or has another name."""
+    all = []
+    for entry, data in read.small_files(directory, records):
+        usual = plain.target(data)
+        fits = usual and usual[0] == name_of_file(entry[: -len(SUFFIX)])
+        all.append((entry, usual if fits else None))
+    return all
 
 
 def _recorded(text: str) -> Digest:
@@ -174,9 +270,9 @@ def _recorded(text: str) -> Digest:
         raise DataLoss(f"content record '{text}': {error.message}") from None
 
 
-def _objects(directory: str, start: str) -> tuple[dict[Digest, int], bool]:
+def _objects(directory: str, start: _Start) -> tuple[dict[Digest, int], bool]:
     found: dict[Digest, int] = {}
-    names = read.branch(directory)
+    names = read.branch(directory) if start[-3] == ":" else []  # not two digits: no object is there
     if not names:
         return found, True
     try:
@@ -187,11 +283,13 @@ def _objects(directory: str, start: str) -> tuple[dict[Digest, int], bool]:
         raise from_oserror(error, "cannot list") from error
     try:
         for name in names:
-            with suppress(InvalidArgument, FileNotFoundError):
+            try:
                 digest = Digest.parse(start + name)
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode):
-                    found[digest] = status.st_size
+            except (InvalidArgument, FileNotFoundError):
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found[digest] = status.st_size
     except OSError as error:
         raise from_oserror(error, "cannot look at object") from error
     finally:
@@ -218,16 +316,16 @@ def _frozen(found: Inventory | dict[Digest, int]) -> list[Any]:
     return [" ".join(digest[digest.index(":") + 3 :] for digest in found), list(found.values())]
 
 
-def _thaw_objects(start: str, kept: list[Any]) -> dict[Digest, int]:
+def _thaw_objects(start: _Start, kept: list[Any]) -> dict[Digest, int]:
     rests, sizes = kept
     return dict(zip(_digests(start, rests), sizes, strict=True))
 
 
-def _thaw_records(start: str, kept: list[Any]) -> Inventory:
+def _thaw_sizes(start: _Start, kept: list[Any]) -> Inventory:
     rests, sizes, labels = kept
     digests = _digests(start, rests)
     return Inventory(dict(zip(digests, sizes, strict=True)), {digests[n]: of for n, of in labels})
 
 
-def _digests(start: str, rests: str) -> list[Digest]:
+def _digests(start: _Start, rests: str) -> list[Digest]:
     return [Digest(start + rest) for rest in rests.split()]

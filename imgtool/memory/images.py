@@ -9,8 +9,8 @@ from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from imgtool.fieldpaths import merge_image
 from imgtool.memory.space import Bound, matching
-from imgtool.model import Image, check_image, replace
-from imgtool.names import check_name
+from imgtool.model import Image, Target, check_image, replace
+from imgtool.names import check_name, for_gc
 from imgtool.rules import check_seen, check_unheld
 from imgtool.stores import OnError
 
@@ -71,6 +71,12 @@ class MemoryImages(Bound):
             check_unheld(name, self._space.leases.values())
         self._tell(name, self._space.images.pop(name), None)
         return image
+
+    def targets(self, *, on_error: OnError = None) -> dict[str, Target]:
+        return {
+            image.name: Target(image.target.digest, image.target.media_type, for_gc(image.labels))
+            for image in self.list(on_error=on_error)
+        }
 
     def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Image]:
         return matching(self._space.images, filters.image_fields, filters_)

@@ -7,13 +7,15 @@ is too large for one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache, partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgtool.digest import Digest
-from imgtool.errors import DataLoss, InvalidArgument
+from imgtool.disk import workers
+from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument
 from imgtool.oci import blob, descriptor, manifest, media
 from imgtool.oci.strictjson import LIMIT
 
@@ -27,6 +29,7 @@ UNKNOWN = "unknown"
 
 _CACHE = "gc-references"
 _FEW = 64  # not worth keeping
+_MANY = 300  # worth a process of its own
 _NOTHING: dict[str, Any] = {}
 
 Typed = tuple[str, str]
@@ -64,7 +67,7 @@ class Documents:
         self._kept: dict[str, dict[str, Any]] = {}
         self._new = 0
 
-    def read(self, provider: Provider, digest: Digest, size: int, kind: str) -> Document | None:
+    def read(self, provider: Provider, digest: str, size: int, kind: str) -> Document | None:
         """What the content refers to; None if it is a leaf.
 
         Args:
@@ -85,12 +88,38 @@ class Documents:
             if digest in kept:
                 document = _thawed(kept[digest])
             else:
-                document = _read(provider, digest, kind)
+                document = _read(provider, Digest(digest), kind)
                 self._new += 1
             self._known[node] = document
             if document and document.subject:
                 self.referrers[node] = document.subject
         return self._known[node]
+
+    def read_ahead(self, provider: Provider, recorded: Container[str], nodes: Sequence[Typed]) -> None:
+        """Have what `read` is going to be asked read by several processes, if it is much.
+
+        Args:
+            provider: where the bytes are.
+            recorded: what it has.
+            nodes: what is going to be read, and what is not followed.
+        """
+        if not self.followed or len(nodes) < 2 * _MANY:
+            return
+        opened = {kind: self._kept.get(kind, _NOTHING) for _, kind in nodes if media.has_children(kind)}
+        new = [
+            node
+            for node in nodes
+            if node[1] in opened
+            and node[0] not in opened[node[1]]
+            and node not in self._known
+            and node[0] in recorded
+        ]
+        if len(new) < 2 * _MANY:
+            return
+        for found in workers.share(partial(_read_all, provider), new, _MANY):
+            for digest, kind, frozen in found:
+                self._kept.setdefault(kind, {})[digest] = frozen
+                self._new += 1
 
     def recall(self, store: Store) -> None:
         """Take over what an earlier gc read. A digest names its bytes, so it is right for ever; only that
@@ -115,7 +144,8 @@ class Documents:
 
 
 def _frozen(document: Document) -> list[Any]:
-    return [document.name, " ".join(document.digests), " ".join(document.kinds), document.subject]
+    subject = document.subject and str(document.subject)
+    return [document.name, " ".join(document.digests), " ".join(document.kinds), subject]
 
 
 def _thawed(kept: Any) -> Document | None:
@@ -133,7 +163,8 @@ def kind_of(media_type: str) -> str:
     return LEAF if media.is_layer(media_type) or media.is_config(media_type) else UNKNOWN
 
 
-_TYPE = '"[a-z]+/[a-z0-9][a-z0-9.+-]{0,99}"'
+_NAME = "[a-z]+/[a-z0-9][a-z0-9.+-]{0,99}"
+_TYPE = f'"{_NAME}"'
 _DIGEST = '"(?:(?:sha256|blake3):[0-9a-f]{64}|sha512:[0-9a-f]{128})"'
 _NUMBER = "(?:0|[1-9][0-9]{0,17})"
 _PART = (
@@ -149,22 +180,24 @@ def _spaced(form: str) -> re.Pattern[str]:
 # An image's manifest as most programs write it, with nothing but what each has. So no key is there
 # twice, or could be taken for another.
 _USUAL = _spaced(
-    f' {{ "schemaVersion" : 2 , "mediaType" : ({_TYPE}) , '
+    f' {{ "schemaVersion" : 2 , "mediaType" : "({_NAME})" , '
     f'"config" : {_PART} , "layers" : \\[ {_PART} (?:, {_PART} )*\\] }} '
 )
-_TYPE_OR_DIGEST = re.compile(f"{_TYPE}|{_DIGEST}")
 
 
-def _usual(raw: bytes, media_type: str) -> Document | None:
+def _usual(raw: bytes, kind: str) -> Document | None:
     """What `raw` refers to, at a tenth of the cost, if it is such a manifest; else None."""
-    if not media.is_image(media_type) or not raw.isascii():
+    if not (raw.isascii() and (kind == UNKNOWN or media.is_image(kind))):
         return None
     text = raw.decode()
     found = _USUAL.fullmatch(text)
-    if found is None or found[1] != f'"{media_type}"':
+    if found is None or not (found[1] == kind or (kind == UNKNOWN and media.is_image(found[1]))):
         return None
-    _, *parts = (quoted[1:-1] for quoted in _TYPE_OR_DIGEST.findall(text))
-    return _document_of("manifest", parts[1::2], [kind_of(type) for type in parts[::2]], None)
+    # Of what is quoted then, these are the types and digests; a type has no colon, a digest no slash.
+    quoted = text.split('"')[1::2]
+    _, *types = (word for word in quoted if "/" in word)
+    digests = [word for word in quoted if ":" in word]
+    return _document_of("manifest", digests, [kind_of(type) for type in types], None)
 
 
 def _read(provider: Provider, digest: Digest, kind: str) -> Document | None:
@@ -174,15 +207,27 @@ def _read(provider: Provider, digest: Digest, kind: str) -> Document | None:
                 return None
     try:
         raw = blob.read(provider, digest)
+        if usual := _usual(raw, kind):
+            return usual
         media_type = manifest.detect(raw) if kind == UNKNOWN else kind
         if media_type is None:
             return None
-        return _usual(raw, media_type) or _document(manifest.parse(raw, media_type, f"manifest {digest}"))
+        return _document(manifest.parse(raw, media_type, f"manifest {digest}"))
     except InvalidArgument as error:
         raise DataLoss(
             f"cannot tell what is garbage: {error.message}",
             hint="gc removes nothing until the images or leases that reach it are deleted",
         ) from None
+
+
+def _read_all(provider: Provider, nodes: Sequence[Typed]) -> list[tuple[str, str, list[Any] | None]]:
+    """What can be read of `nodes`, as the cache has it."""
+    all = []
+    for digest, kind in nodes:
+        with suppress(ImgtoolError):  # is told by who reads it again
+            document = _read(provider, Digest(digest), kind)
+            all.append((str(digest), kind, document and _frozen(document)))
+    return all
 
 
 def _may_be_json(start: bytes) -> bool:

@@ -110,16 +110,15 @@ def _agree(some: Sequence[Space], others: Sequence[Space]) -> bool:
 
 def _garbage(found: Sequence[Space], objects: Mapping[Digest, int]) -> Garbage:
     """All of it but the litter."""
-    live = set[Digest]()
+    gone = set(objects)
     content: dict[str, list[Digest]] = {}
     for space in found:
-        live |= space.expected()
         dead = space.dead()
-        live.update(space.sizes.keys() - dead if dead else space.sizes)
+        gone -= space.expected()
+        gone.difference_update(space.sizes.keys() - dead if dead else space.sizes)
         if dead:
             ordered = [digest for digest in space.sizes if digest in dead]
             content[space.name] = _referrers_first(ordered, partial(_refers_to, space))
-    gone = objects.keys() - live
     return Garbage(
         content=content,
         leases={space.name: space.expired_leases for space in found if space.expired_leases},

@@ -22,7 +22,6 @@ from imgtool.oci import media
 from imgtool.ops.documents import LEAF, UNKNOWN, Document, Documents, kind_of
 
 if TYPE_CHECKING:
-    from imgtool.model import Image
     from imgtool.stores import OnError, Store
 
 ROOT = "containerd.io/gc.root"
@@ -94,11 +93,9 @@ class Space:
         self.name = name
         self.content = store.content(name)
         self.sizes, self.labels = self.content.inventory(on_error=on_error)  # of what is recorded
-        self.images: dict[str, Image] = {
-            image.name: image
-            for image in store.images(name).list(on_error=on_error)
-            if image.name not in without
-        }
+        self.images = store.images(name).targets(on_error=on_error)
+        for image in without:
+            self.images.pop(image, None)
         self.ingests: dict[str, Digest | None] = {}
         self.roots: list[Root] = []
         self.expired_leases: list[str] = []
@@ -109,14 +106,12 @@ class Space:
         self._find_roots(store, clock.wall() if now is None else now, on_error)
 
     def _find_roots(self, store: Store, now: int, on_error: OnError) -> None:
-        for image in self.images.values():
-            node = image.name, IMAGE
-            if not _tells(image.labels):
-                self.roots.append(Root("image", image.name, node))
-                continue
+        for name, image in self.images.items():
+            node = name, IMAGE
             if not is_expired(image.labels, now):
-                self.roots.append(Root("image", image.name, node))
-            self._refers_back(node, image.labels)
+                self.roots.append(Root("image", name, node))
+            if image.labels:
+                self._refers_back(node, image.labels)
         for digest, labels in self.labels.items():
             if not _only_refers(labels):
                 node = digest, UNKNOWN
@@ -146,7 +141,7 @@ class Space:
     def edges(self, node: Node) -> list[Edge]:
         """Where `node` leads; nowhere, if it is not there and nothing refers back to it."""
         name, kind = node
-        if kind == FLAT or kind in _NO_CONTENT:
+        if kind in _NOT_FOLLOWED:
             return self._edges_of_others(name, kind)
         document = self._document(name, kind)
         children = [(child, document.name) for child in document.children] if document else []
@@ -155,15 +150,16 @@ class Space:
     def _following(self, node: Node) -> tuple[Document | None, list[Edge]]:
         """As `edges`, with the document instead of those that it makes."""
         name, kind = node
-        if kind == FLAT or kind in _NO_CONTENT:
+        if kind in _NOT_FOLLOWED:
             return None, self._edges_of_others(name, kind)
         document = self._document(name, kind)
-        return document, [*self._back.get((name, UNKNOWN), ()), *self._labelled_edges(name, document)]
+        edges = self._labelled_edges(name, document)
+        return document, [*self._back.get((name, UNKNOWN), ()), *edges] if self._back else edges
 
     def _document(self, name: str, kind: str) -> Document | None:
         """What is recorded, and known as `kind`, if it is a document."""
         size = self.sizes.get(cast(Digest, name))
-        return None if size is None else self._read(Digest(name), size, kind)
+        return None if size is None else self._read(name, size, kind)
 
     def _labelled_edges(self, name: str, document: Document | None) -> list[Edge]:
         """What the labels of content tell that its document does not."""
@@ -182,11 +178,11 @@ class Space:
             return [((expected, UNKNOWN), "expected")] if expected else []
         image = self.images.get(name)
         if kind != IMAGE:
-            return [((image.target.digest, FLAT), "target")] if image and kind == FLAT_IMAGE else []
-        edges = [*self._back.get((name, IMAGE), ())]
+            return [((image.digest, FLAT), "target")] if image and kind == FLAT_IMAGE else []
+        edges = [*self._back.get((name, IMAGE), ())] if self._back else []
         if image:
-            edges.append(((image.target.digest, kind_of(image.target.media_type)), "target"))
-            if _tells(image.labels):
+            edges.append(((image.digest, kind_of(image.media_type)), "target"))
+            if image.labels:
                 edges += ((child, key) for key, child in referred(image.labels, REF, REF_IMAGE))
         return edges
 
@@ -225,7 +221,11 @@ class Space:
 
     def dead(self) -> set[Digest]:
         """The content of this namespace that is not kept."""
-        return self.sizes.keys() - _content(self.mark(), _NO_CONTENT)
+        dead = set(self.sizes)
+        for kind, names in self.mark().items():
+            if kind not in _NO_CONTENT:
+                dead.difference_update(names)
+        return dead
 
     def expected(self) -> set[Digest]:
         """What ingests that are kept expect: objects of it are kept, recorded here or not."""
@@ -268,28 +268,32 @@ class Space:
         return {digest for digest in self.sizes if digest in names}
 
     def _walk(self, starts: Iterable[Node], marked: Marked | None = None) -> Marked:
-        """Add to `marked` all that `starts` lead to, and themselves."""
+        """Add to `marked` all that `starts` lead to, and themselves: step by step away from them."""
         marked = {} if marked is None else marked
         leaves = marked.setdefault(LEAF, set())
         leading = {*self.labels, *(name for name, _ in self._back)}  # more than a leaf does
-        todo: list[Node] = []
-        following = list(starts)
-        while True:
-            for node in following:
+        step = list(starts)
+        while step:
+            new = []
+            for node in step:
                 name, kind = node
-                known = marked.setdefault(kind, set())
+                known = marked.get(kind)
+                if known is None:
+                    known = marked[kind] = set()
                 if name not in known:
                     known.add(name)
                     if kind != LEAF or name in leading:
-                        todo.append(node)
-            if not todo:
-                return marked
-            document, edges = self._following(todo.pop())
-            following = [following for following, _ in edges]
-            if document and (document.kinds or not leading.isdisjoint(document.digests)):
-                following += document.children
-            elif document:  # most are of leaves alone
-                leaves.update(document.digests)
+                        new.append(node)
+            self._documents.read_ahead(self.content, self.sizes, new)
+            step = []
+            for node in new:
+                document, edges = self._following(node)
+                step += [following for following, _ in edges]
+                if document and (document.kinds or not leading.isdisjoint(document.digests)):
+                    step += document.children
+                elif document:  # most are of leaves alone
+                    leaves.update(document.digests)
+        return marked
 
     def mark(self) -> Marked:
         """All that is reached, also what is not there. `edges` tells of subjects from then on."""
@@ -336,7 +340,7 @@ class Space:
                 hint=f"ingest it again, which heals it; or give it up with imgtool content rm {digest}",
             ) from None
 
-    def _read(self, digest: Digest, size: int, kind: str) -> Document | None:
+    def _read(self, digest: str, size: int, kind: str) -> Document | None:
         try:
             return self._documents.read(self.content, digest, size, kind)
         except NotFound:
@@ -399,11 +403,6 @@ def referred(labels: Mapping[str, str], content: str, image: str) -> Iterator[tu
         yield key, (value, UNKNOWN)
     for key, value in labelled(labels, image):
         yield key, (value, IMAGE)
-
-
-def _tells(labels: Mapping[str, str]) -> bool:
-    """Whether any label may be for gc."""
-    return GC_LABELS in "\n".join(labels)
 
 
 def _only_refers(labels: Mapping[str, str]) -> bool:

@@ -138,7 +138,8 @@ def _leads_to(record: _Record) -> set[Node]:
 
 def _expired(store: Store, space: Space, above: set[Node]) -> Iterator[Released]:
     """What led there, and is still there though its time is up. Before it was made, it kept nothing."""
-    for image in space.images.values():
+    for name in (name for name, target in space.images.items() if target.labels):
+        image = store.images(space.name).get(name)
         if above & _leads_to(image):
             yield _gone(image, max(_until(image) or 0, image.created))
     for id in space.expired_leases:

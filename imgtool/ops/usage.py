@@ -183,7 +183,7 @@ class _Tolerant(Documents):
         self._reported: set[str] = set()
         self._on_error = on_error
 
-    def read(self, provider: Provider, digest: Digest, size: int, kind: str) -> Document | None:
+    def read(self, provider: Provider, digest: str, size: int, kind: str) -> Document | None:
         if digest in self.broken:
             return None
         try:

@@ -8,7 +8,7 @@ import pytest
 
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, FailedPrecondition, ImgtoolError, InvalidArgument, NotFound
-from imgtool.model import SIZE_MAX, Image, Lease, Platform, replace
+from imgtool.model import SIZE_MAX, Image, Lease, Platform, Target, replace
 from imgtool.names import EXPIRE
 from imgtool.stores import ImageStore, Store
 
@@ -486,3 +486,20 @@ def test_record_times_follow_source_date_epoch(images: ImageStore, monkeypatch: 
     assert (made.created, made.updated) == (1_700_000_000_000_000_000,) * 2
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
     assert images.update(image("a")).updated == 1_800_000_000_000_000_000
+
+
+def test_the_targets_are_the_list_in_short(store: Store, images: ImageStore) -> None:
+    """In the same order, whatever names are like, with the labels that are for gc and no others."""
+    for n, name in enumerate(NAMES[1:]):
+        images.create(image(name, b"%d" % n, LABELS if n % 2 else {EXPIRE: "2100-01-01T00:00:00Z", "k": "v"}))
+    store.images(OTHER).create(image("elsewhere"))
+    listed = list(images.list())
+    assert [*images.targets().items()] == [
+        (
+            i.name,
+            Target(i.target.digest, i.target.media_type, {k: v for k, v in i.labels.items() if k == EXPIRE}),
+        )
+        for i in listed
+    ]
+    assert listed
+    assert store.images("nobody").targets() == {}

@@ -113,7 +113,7 @@ def test_what_was_read_once_is_read_again_only_if_it_has_changed(
     everything = ["a.toml", "b.toml", "c.toml"]
     with store.engine.remembering():
         assert look() == look() == everything, "they are younger than two seconds"
-        monkeypatch.setattr(engine, "_SETTLED", -1)
+        monkeypatch.setattr(read, "_SETTLED", -1)
         assert look() == []
         store.images(NS).update(Image("b", TARGET, {"k": "v"}), "labels")
         assert look() == ["b.toml"]
@@ -136,7 +136,7 @@ def test_a_record_that_vanishes_while_it_is_remembered_was_deleted(
             os.unlink(path)
         return identity(path)
 
-    monkeypatch.setattr(engine, "_SETTLED", -1)
+    monkeypatch.setattr(read, "_SETTLED", -1)
     with store.engine.remembering():
         assert [image.name for image in store.images(NS).list()] == ["a", "b", "c"]
         store.images(NS).delete("c")

@@ -7,6 +7,7 @@ import pytest
 from imgtool.digest import Digest
 from imgtool.disk import codec, plain, records
 from imgtool.model import ContentInfo, Descriptor, Image
+from imgtool.names import for_gc
 
 DIGEST = Digest.of(b"x")
 IMAGE = Image("a/b:1", Descriptor("text/plain", DIGEST, 1), {"k": "v", "ä b": ""}, 1, 2)
@@ -77,6 +78,18 @@ def test_what_is_read_at_once_is_what_the_general_way_reads(body: bytes, old: by
 
 
 @pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("extra", [b"", b'"containerd.io/gc.ref.x" = "yes"\n"k.gc." = "v"\n'])
+def test_what_gc_reads_at_once_is_part_of_it(body: bytes, extra: bytes) -> None:
+    """Of the labels those that are for gc."""
+    body = body.replace(b"[labels]\n", b"[labels]\n" + extra)
+    data = body + codec.seal(body)
+    image, content = plain.image(data), plain.content(data)
+    told = image and (image.name, image.target.digest, image.target.media_type, for_gc(image.labels))
+    assert plain.target(data) == told
+    assert plain.size(data) == (content and (content.digest, content.size, for_gc(content.labels)))
+
+
+@pytest.mark.parametrize("body", BODIES)
 def test_a_bit_that_is_wrong_is_never_plain(body: bytes) -> None:
     """Wherever it is, in the seal too."""
     data = body + codec.seal(body)
@@ -84,6 +97,8 @@ def test_a_bit_that_is_wrong_is_never_plain(body: bytes) -> None:
         wrong = bytearray(data)
         wrong[at // 8] ^= 1 << at % 8
         assert read(bytes(wrong), b"target" in body) is None
+        assert plain.target(bytes(wrong)) is None
+        assert plain.size(bytes(wrong)) is None
 
 
 def test_a_record_without_a_seal_goes_the_general_way() -> None:

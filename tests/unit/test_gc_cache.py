@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from imgtool.digest import Digest
-from imgtool.disk import DiskStore, cache, engine, open_store, read
+from imgtool.disk import DiskStore, cache, open_store, read
 from imgtool.errors import DataLoss
 from imgtool.memory import MemoryStore
 from imgtool.model import ContentInfo
@@ -25,7 +25,7 @@ DIRECTORIES, DOCUMENTS = "gc-directories", "gc-references"
 @pytest.fixture(autouse=True)
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is old enough to be remembered, and worth it."""
-    monkeypatch.setattr(engine, "_SETTLED", -1)
+    monkeypatch.setattr(read, "_SETTLED", -1)
     monkeypatch.setattr(cache, "_FEW", 0)
     monkeypatch.setattr(documents, "_FEW", 0)
 
@@ -45,14 +45,19 @@ def store(root: Path) -> Iterator[DiskStore]:
 def read_paths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths of the records and objects that are opened."""
     opened: list[str] = []
-    open_regular = read.open_regular
+    open_regular, small_files = read.open_regular, read.small_files
 
     def counted(path: str) -> tuple[int, os.stat_result]:
         if "/cache/" not in path and not path.endswith(("/log", "namespace.toml", "imgtool.toml")):
             opened.append(path)
         return open_regular(path)
 
+    def counted_all(directory: str, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        opened.extend(f"{directory}/{name}" for name in names)
+        return small_files(directory, names)
+
     monkeypatch.setattr(read, "open_regular", counted)
+    monkeypatch.setattr(read, "small_files", counted_all)
     return opened
 
 
@@ -169,7 +174,7 @@ def test_what_is_young_is_not_remembered(
     store: DiskStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It could change once more within the clock's step, and look the same."""
-    monkeypatch.setattr(engine, "_SETTLED", 60_000_000_000)
+    monkeypatch.setattr(read, "_SETTLED", 60_000_000_000)
     image(store, "a")
     gc.collect(store)
     assert not (root / "cache" / DIRECTORIES).exists()

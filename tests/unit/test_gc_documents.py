@@ -54,6 +54,7 @@ def test_a_usual_manifest_is_read_as_the_parser_reads_it(media_type: str, indent
     for found in (document(media_type), docker_order(document(media_type))):
         raw = json.dumps(found, indent=indent).encode()
         assert documents._usual(raw, media_type) == parsed(raw, media_type) is not None
+        assert documents._usual(raw, documents.UNKNOWN) == parsed(raw, media_type)
 
 
 @pytest.mark.parametrize("media_type", TYPES)
@@ -94,3 +95,5 @@ def test_what_is_unusual_is_read_as_the_parser_reads_it_or_not(
             for changed in (raw, raw.replace(old, new, 1), raw.replace(old, new), raw[:-1], raw + b"x"):
                 usual = documents._usual(changed, media_type)
                 assert usual is None or usual == parsed(changed, media_type)
+                usual = documents._usual(changed, documents.UNKNOWN)
+                assert usual is None or usual == parsed(changed, manifest.detect(changed) or "")

@@ -1,0 +1,213 @@
+"""Work that is shared with other processes, and what is shared."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from imgtool.digest import Digest
+from imgtool.disk import open_store, workers
+from imgtool.oci import media
+from imgtool.ops import gc
+
+from .gc_world import NS, REF, add, label, manifest, tag
+
+
+def run(code: str, *args: str, processors: int = 3) -> str:
+    """What a process of one thread says that runs `code`, as if it had so many processors."""
+    start = f"import os, sys\nos.sched_getaffinity = lambda pid: range({processors})\n"
+    done = subprocess.run(
+        [sys.executable, "-c", start + textwrap.dedent(code), *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    return done.stdout
+
+
+SHARE = """
+    from imgtool.disk import workers
+    def work(part):
+        here = os.getpid() == parent
+        FAULT
+        return [here, *part]
+    parent = os.getpid()
+    print(workers.share(work, list(range(ITEMS)), 10))
+    try:
+        os.waitpid(-1, 0)
+        print("somebody is left")
+    except ChildProcessError:
+        pass
+    print(len(os.listdir("/proc/self/fd")))
+"""
+
+
+def shared(items: int, fault: str = "", processors: int = 3) -> list[str]:
+    code = SHARE.replace("ITEMS", str(items)).replace("FAULT", fault)
+    return run(code, processors=processors).splitlines()
+
+
+@pytest.mark.parametrize("processors", [1, 2, 3, 64])
+@pytest.mark.parametrize("items", [0, 1, 19, 20, 21, 1000])
+def test_every_item_is_worked_on_once_and_in_order(items: int, processors: int) -> None:
+    """The first part here, the others elsewhere, while there are enough for each."""
+    said, descriptors = shared(items, processors=processors)
+    parts = eval(said)
+    assert [item for _, *part in parts for item in part] == list(range(items))
+    count = max(1, min(processors, 4, items // 10)) if items else 0
+    assert [here for here, *_ in parts] == [n == 0 for n in range(count)]
+    assert descriptors == shared(0)[1]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "here or 1 / 0",
+        "here or os._exit(0)",
+        "here or os.kill(os.getpid(), 9)",
+        "here or sys.exit()",
+        "if not here: return object()",
+    ],
+)
+def test_what_a_worker_does_not_do_is_done_here(fault: str) -> None:
+    """Whatever has become of it; and it says nothing."""
+    said, descriptors = shared(100, fault)
+    assert [here for here, *_ in eval(said)] == [True] * 3
+    assert [item for _, *part in eval(said) for item in part] == list(range(100))
+    assert descriptors == shared(0)[1]
+
+
+def test_much_comes_back(tmp_path: Path) -> None:
+    """More than any pipe holds."""
+    code = """
+        from imgtool.disk import workers
+        parts = workers.share(lambda part: b"".join(x * (5 << 20) for x in part), [b"a", b"b", b"c"], 1)
+        print([(part[:1], len(part)) for part in parts])
+    """
+    assert run(code) == f"{[(x, 5 << 20) for x in (b'a', b'b', b'c')]}\n"
+
+
+def test_an_error_here_leaves_nobody_behind() -> None:
+    """It is raised, and the workers are ended, though they would go on for long."""
+    code = """
+        import time
+        from imgtool.disk import workers
+        def work(part):
+            if os.getpid() != parent:
+                time.sleep(50)
+            raise ValueError("x")
+        parent = os.getpid()
+        try:
+            workers.share(work, list(range(100)), 10)
+        except ValueError as error:
+            print(error)
+        try:
+            os.waitpid(-1, 0)
+            print("somebody is left")
+        except ChildProcessError:
+            pass
+    """
+    assert run(code) == "x\n"
+
+
+def test_where_no_process_can_be_made_the_work_is_done() -> None:
+    """Neither a pipe nor a process is to be had."""
+    code = """
+        import errno
+        from imgtool.disk import workers
+        def refuse():
+            raise OSError(errno.EAGAIN, "no more")
+        for name in ("fork", "pipe"):
+            setattr(os, name, refuse)
+            print(sum(map(len, workers.share(list, list(range(100)), 10))))
+    """
+    assert run(code) == "100\n100\n"
+
+
+def test_a_process_with_threads_works_alone() -> None:
+    """A copy of it could wait for ever for a lock that nobody is left to release."""
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        assert workers.share(lambda part: [os.getpid(), *part], list(range(1000)), 1) == [
+            [os.getpid(), *range(1000)]
+        ]
+    finally:
+        end.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_gc_finds_the_same_with_workers(tmp_path: Path, settled: bool) -> None:
+    """Roots, labels, documents and objects; with a directory that has just changed, and a second time."""
+    root = str(tmp_path / "store")
+    with open_store(root) as store:
+        for n in range(12):
+            config, layer = add(store, b"config %d" % n), add(store, b"layer %d" % n)
+            if n % 3:
+                tag(store, f"image {n}", add(store, manifest(config, layer)), media.OCI_MANIFEST)
+            if n % 4 == 0:
+                label(store, config, {f"{REF}.x": add(store, b"by label %d" % n)})
+        garbage = gc.find(store)
+    assert (
+        len(garbage.content[NS]) == 4 * 2 + 1
+    )  # configs and layers without a manifest, and what a label of one names
+    code = f"""
+        from imgtool.disk import open_store, read, scan, workers
+        from imgtool.ops import documents, gc
+        scan._MANY_DIRECTORIES = scan._MANY_FILES = documents._MANY = 1
+        read._SETTLED = {-1 if settled else 60_000_000_000}
+        forks = []
+        fork = os.fork
+        os.fork = lambda: (forks.append(1), fork())[1]
+        with open_store(sys.argv[1]) as store:
+            for dry_run in (True, False, False):
+                found = gc.collect(store, dry_run=dry_run)
+                print(*found.objects)
+        print(len(forks))
+    """
+    dry, first, second, forks = run(code, root).splitlines()
+    assert dry.split() == first.split() == list(garbage.objects)
+    assert second == ""
+    assert int(forks) >= 8  # two for each of images, records, objects and documents
+    with open_store(root) as store:
+        assert not any(gc.find(store))
+
+
+@pytest.mark.parametrize("what", ["objects", "namespaces"])
+def test_what_a_worker_cannot_read_is_told(tmp_path: Path, what: str) -> None:
+    """As it is where there are no workers."""
+    root = tmp_path / "store"
+    with open_store(str(root)) as store:
+        tops = [add(store, manifest(add(store, b"c%d" % n), add(store, b"l%d" % n))) for n in range(9)]
+        for n, top in enumerate(tops):
+            tag(store, str(n), top, media.OCI_MANIFEST)
+    broken = Digest(tops[-1]).encoded
+    (path,) = root.glob(f"{what}/**/{broken[:2]}/{broken[2:]}*")
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+    code = """
+        from imgtool.disk import open_store, read, scan
+        from imgtool.errors import DataLoss
+        from imgtool.ops import documents, gc
+        scan._MANY_DIRECTORIES = scan._MANY_FILES = documents._MANY = 1
+        with open_store(sys.argv[1]) as store:
+            try:
+                gc.collect(store)
+            except DataLoss as error:
+                print(error.message)
+    """
+    told = run(code, str(root))
+    assert told == run(code, str(root), processors=1)
+    assert broken[2:] in told
