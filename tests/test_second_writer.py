@@ -236,7 +236,7 @@ def test_imgtool_resumes_what_the_second_writer_began(store: Imgtool, second: Wr
 def test_both_write_at_once_and_nothing_is_lost(store: Imgtool, file: Path) -> None:
     """Two second writers and many imgtool commands, gc and fsck among them, over the same blobs."""
     store("ingest", "--name", "mine", file)
-    churns = [subprocess.Popen(argv(store, "churn", ns, 40)) for ns in (NS, "other")]
+    churns = [subprocess.Popen(argv(store, "churn", ns, 150)) for ns in (NS, "other")]
     turns = 0
     while any(churn.poll() is None for churn in churns):
         store("tag", "mine", f"mine-{turns}")
@@ -247,7 +247,7 @@ def test_both_write_at_once_and_nothing_is_lost(store: Imgtool, file: Path) -> N
     assert [churn.wait() for churn in churns] == [0, 0]
     assert turns > 1
     images = store("list", "-q").splitlines()
-    assert {f"kept-{i}" for i in range(40)} <= set(images)
+    assert {f"kept-{i}" for i in range(150)} <= set(images)
     assert {f"mine-{i}" for i in range(turns)} <= set(images)
     assert not [entry for ns in (NS, "other") for entry in entries(store, ns) if "void" in entry]
     store("gc")

@@ -17,7 +17,6 @@ from imgtool.digest import Digest
 from imgtool.disk import workers
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument
 from imgtool.oci import blob, descriptor, manifest, media
-from imgtool.oci.strictjson import LIMIT
 
 if TYPE_CHECKING:
     from imgtool.oci.manifest import Manifest
@@ -80,7 +79,7 @@ class Documents:
             NotFound: `provider` does not have it.
             DataLoss: it has other bytes, or a manifest is malformed.
         """
-        if not self.followed or kind == LEAF or (kind == UNKNOWN and not 0 < size <= LIMIT):
+        if not self.followed or kind == LEAF:
             return None
         node = digest, kind
         if node not in self._known:
@@ -88,7 +87,7 @@ class Documents:
             if digest in kept:
                 document = _thawed(kept[digest])
             else:
-                document = _read(provider, Digest(digest), kind)
+                document = _read(provider, Digest(digest), kind, size)
                 self._new += 1
             self._known[node] = document
             if document and document.subject:
@@ -200,13 +199,12 @@ def _usual(raw: bytes, kind: str) -> Document | None:
     return _document_of("manifest", digests, [kind_of(type) for type in types], None)
 
 
-def _read(provider: Provider, digest: Digest, kind: str) -> Document | None:
-    if kind == UNKNOWN:
-        with provider.reader(digest) as reader:
-            if not _may_be_json(reader.read(1)):
-                return None
+def _read(provider: Provider, digest: Digest, kind: str, size: int = 0) -> Document | None:
+    """`size` counts where nobody has said that it is a document."""
     try:
-        raw = blob.read(provider, digest)
+        raw = blob.document(provider, digest, size) if kind == UNKNOWN else blob.read(provider, digest)
+        if raw is None:
+            return None
         if usual := _usual(raw, kind):
             return usual
         media_type = manifest.detect(raw) if kind == UNKNOWN else kind
@@ -228,13 +226,6 @@ def _read_all(provider: Provider, nodes: Sequence[Typed]) -> list[tuple[str, str
             document = _read(provider, Digest(digest), kind)
             all.append((str(digest), kind, document and _frozen(document)))
     return all
-
-
-def _may_be_json(start: bytes) -> bool:
-    """Whether a document may begin so, were one bit of it right that is wrong: then it is read, and
-    its digest shows the damage. White space is allowed before JSON, and nobody writes it there.
-    """
-    return start in (b" ", b"\t", b"\r", b"\n") or (start[0] ^ ord("{")).bit_count() <= 1
 
 
 def _document(found: Manifest) -> Document:

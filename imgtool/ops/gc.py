@@ -11,7 +11,6 @@ from functools import partial
 from typing import NamedTuple
 
 from imgtool.digest import Digest
-from imgtool.errors import NotFound
 from imgtool.ops.documents import Documents
 from imgtool.ops.mark import Space, spaces
 from imgtool.stores import Garbage, Store
@@ -97,7 +96,7 @@ def _look(
     found = spaces(store, documents=documents, without=without)
     objects = dict(store.objects())
     for space in found:
-        _compare(space, objects)
+        space.compare(objects)
     litter = store.litter(frozenset((space.name, ref) for space in found for ref in space.held))
     if before and objects == before.objects and _agree(found, before.spaces):
         return before._replace(garbage=before.garbage._replace(litter=litter))
@@ -126,19 +125,6 @@ def _garbage(found: Sequence[Space], objects: Mapping[Digest, int]) -> Garbage:
         litter=(),
         images={space.name: names for space in found if (names := space.dead_images())},
     )
-
-
-def _compare(space: Space, objects: Mapping[Digest, int]) -> None:
-    """Compare the records with the objects that there are and their sizes.
-
-    Raises:
-        DataLoss: an object is missing or has another size.
-    """
-    for digest in space.unlike(objects):
-        try:
-            space.content.reader(digest).close()
-        except NotFound:
-            space.forget(digest)  # removed since it was read
 
 
 def _refers_to(space: Space, digest: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ As in containerd an edge may lead to what is not there; what refers back to that
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from imgtool import clock
@@ -208,16 +208,30 @@ class Space:
             and self.expired_leases == other.expired_leases
         )
 
-    def unlike(self, objects: Mapping[Digest, int]) -> list[Digest]:
-        """What is recorded and has no object, or one of another size. `objects` has the sizes."""
-        if self.sizes.items() <= objects.items():
-            return []
-        return [digest for digest, size in self.sizes.items() if objects.get(digest) != size]
+    def compare(
+        self, objects: Mapping[Digest, int], report: Callable[[Digest, DataLoss], None] | None = None
+    ) -> None:
+        """Compare the records with the objects that there are. What was removed meanwhile is forgotten.
 
-    def forget(self, digest: Digest) -> None:
-        """Take it as not recorded."""
-        del self.sizes[digest]
-        self.labels.pop(digest, None)
+        Args:
+            objects: all, and their sizes in bytes.
+            report: told of what is recorded and has no object, or one of another size.
+
+        Raises:
+            DataLoss: there is some, and nobody is told.
+        """
+        if self.sizes.items() <= objects.items():
+            return
+        for digest in [digest for digest, size in self.sizes.items() if objects.get(digest) != size]:
+            try:
+                self.content.reader(digest).close()
+            except NotFound:
+                del self.sizes[digest]
+                self.labels.pop(digest, None)
+            except DataLoss as error:
+                if report is None:
+                    raise
+                report(digest, error)
 
     def dead(self) -> set[Digest]:
         """The content of this namespace that is not kept."""

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from imgtool.digest import Digest
-from imgtool.errors import DataLoss, ImgtoolError, NotFound
+from imgtool.errors import DataLoss, ImgtoolError
 from imgtool.oci.references import repository_of
 from imgtool.ops.documents import Document, Documents
 from imgtool.ops.mark import BACK, BACK_IMAGE, FLAT_IMAGE, IMAGE, INGEST, Node, Space, spaces
@@ -71,7 +71,7 @@ class Survey:
         self._spaces = spaces(store, documents=self._documents, on_error=on_error)
         self._objects: dict[Digest, int] = dict(store.objects())
         for space in self._spaces:
-            self._compare(space)
+            space.compare(self._objects, self._documents.report)
         self._kept = {space.name: _content(space, space.nodes()) for space in self._spaces}
 
     def parts(self, by: str) -> Iterator[Part]:
@@ -153,16 +153,6 @@ class Survey:
 
     def _size(self, digests: Iterable[Digest]) -> int:
         return sum(self._objects.get(digest, 0) for digest in digests)
-
-    def _compare(self, space: Space) -> None:
-        """Report the records whose object is missing or has another size."""
-        for digest in space.unlike(self._objects):
-            try:
-                space.content.reader(digest).close()
-            except NotFound:
-                space.forget(digest)  # removed since it was read
-            except DataLoss as error:
-                self._documents.report(digest, error)
 
 
 class _Group(NamedTuple):
