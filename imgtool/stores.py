@@ -291,7 +291,7 @@ class ImageStore(Protocol):
         `labels.KEY`, `annotations.KEY` (of the target).
         """
 
-    def targets(self, *, on_error: OnError = None) -> dict[str, Target]:
+    def targets(self, *, on_error: OnError = None) -> Mapping[str, Target]:
         """All images by their names, as far as gc needs them; much faster than `list`."""
 
     def create(self, image: Image, *, needs: Iterable[Digest] = ()) -> Image:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
@@ -117,8 +117,7 @@ class Engine:
         self.workspace = Workspace(self.layout.tmp, locking=self.setup.locking)
         self._writable = False
         self._memory: dict[str, tuple[os.stat_result, int, Any]] | None = None
-        self._scanned: dict[str, tuple[tuple[int, ...], list[Any]]] | None = None
-        self.directories: scan.Memory | None = None
+        self.directories: scan.Remembered | None = None
 
     is_dry = False
     """Whether changes are only tried: see `disk.dry`."""
@@ -128,13 +127,13 @@ class Engine:
         """See `stores.Store.remembering`."""
         from imgtool.disk import scan
 
-        self._memory, self._scanned, self.directories = {}, {}, scan.Memory(self.layout)
+        self._memory, self.directories = {}, scan.Remembered(self.layout)
         try:
             yield
             if keep:
                 self.directories.keep(self.workspace)
         finally:
-            self._memory = self._scanned = self.directories = None
+            self._memory = self.directories = None
 
     def exists(self) -> bool:
         """Whether there is a store."""
@@ -164,17 +163,18 @@ class Engine:
         memory = None if kind.name == CONTENT.name else self._memory
         if memory is not None and path in memory:
             status, read_at, record = memory[path]
-            identity = _identified(status)
+            identity = read.identified(status)
             # A file as young as the clock's step could change once more without looking different.
-            if identity == _identity(path) and read.is_settled(identity, read_at):
+            if identity == read.identity(path) and read.is_settled(identity, read_at):
                 return cast(T, record)
+        now = clock.wall()
         try:
             data, status = read.read_with_status(path, codec.RECORD_MAX)
         except FileNotFoundError:
             return None
         record = kind.plain(data) or kind.load(codec.load(data, path), path)
         if memory is not None:
-            memory[path] = status, clock.wall(), record
+            memory[path] = status, now, record
         return record
 
     def named(self, kind: Kind[T], directory: str, on_error: OnError) -> list[tuple[str, str]]:
@@ -204,21 +204,21 @@ class Engine:
         """The records in a flat directory, in byte order of their names; one that vanishes meanwhile
         was deleted.
         """
-        before, memory = _identity(directory), self._scanned
-        if memory is not None and before and directory in memory and memory[directory][0] == before:
-            yield from memory[directory][1]
+        if self.directories:
+            look = partial(self._listed, kind, directory, on_error)
+            yield from self.directories.for_now(directory, look)
             return
-        found, is_whole = [], True
         for name, path in self.named(kind, directory, on_error):
             record = collect(on_error, partial(self._load_named, kind, name), path)
-            if record is None:
-                is_whole = False
-            else:
-                found.append(record)
+            if record is not None:
                 yield record
-        is_good = is_whole and on_error is None and before and read.is_settled(before)
-        if memory is not None and is_good and _identity(directory) == before:
-            memory[directory] = before, found
+
+    def _listed(self, kind: Kind[T], directory: str, on_error: OnError) -> tuple[list[T], bool]:
+        """As `scan`, and whether all of them could be read."""
+        named = self.named(kind, directory, on_error)
+        loaded = [collect(on_error, partial(self._load_named, kind, name), path) for name, path in named]
+        found = [record for record in loaded if record is not None]
+        return found, len(found) == len(loaded)
 
     def scan_content(self, ns: str, on_error: OnError) -> Iterator[ContentInfo]:
         """The content records of a namespace, in byte order of the digests."""
@@ -233,7 +233,7 @@ class Engine:
         load = partial(self.load, CONTENT, ns)
         return scan.inventory(self.layout.content(ns), self.directories, load, on_error)
 
-    def targets(self, ns: str, on_error: OnError) -> dict[str, Target]:
+    def targets(self, ns: str, on_error: OnError) -> Mapping[str, Target]:
         """See `stores.ImageStore.targets`."""
         from imgtool.disk import scan
 
@@ -326,18 +326,6 @@ class Engine:
             return None
         found = self.load(KINDS[kind], ns, name)
         return None if found is None else KINDS[kind].dump(found)
-
-
-def _identity(path: str) -> tuple[int, ...]:
-    """What changes whenever a file does; empty where there is none."""
-    try:
-        return _identified(os.lstat(path))
-    except OSError:
-        return ()
-
-
-def _identified(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def new_id() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, cast
 
 from imgtool import clock
@@ -44,7 +44,7 @@ class DiskImages:
         matches = compile(filters).matches
         yield from (image for image in images if matches(image_fields(image)))
 
-    def targets(self, *, on_error: OnError = None) -> dict[str, Target]:
+    def targets(self, *, on_error: OnError = None) -> Mapping[str, Target]:
         return self._engine.targets(self._ns, on_error)
 
     def create(self, image: Image, *, needs: Iterable[Digest] = ()) -> Image:

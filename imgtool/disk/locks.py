@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from imgtool import workers
 from imgtool.disk import atomic, read
 from imgtool.disk.layout import Layout, parent
 from imgtool.errors import ImgtoolError, ResourceExhausted, Unavailable, from_oserror
@@ -108,7 +109,8 @@ class Locks:
             for ns in sorted(set(namespaces), key=str.encode):
                 held.add(f"ns-{ns}", self._acquire(f"ns-{ns}", fcntl.LOCK_EX, deadline))
             held.settle()
-            yield held
+            with workers.none():
+                yield held
         finally:
             held.close()
 
@@ -135,7 +137,8 @@ class Locks:
                     time.sleep(max(0.0, min(GATE_TURN, deadline - time.monotonic())))
             # Nobody holds the lock of a namespace now.
             held.settle(*read.entries(self._layout.locks))
-            yield held
+            with workers.none():
+                yield held
         finally:
             held.close()
 

@@ -14,7 +14,7 @@ from imgtool.clock import parse_time
 from imgtool.digest import Digest
 from imgtool.errors import InvalidArgument
 from imgtool.model import ContentInfo, Descriptor, Image
-from imgtool.names import GC_LABELS, for_gc
+from imgtool.names import for_gc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,9 @@ _TEXT = r'"([^"\\\x00-\x1f\x7f]*)"'
 _DIGEST = '"((?:sha256|blake3):[0-9a-f]{64}|sha512:[0-9a-f]{128})"'
 _NUMBER = "(0|[1-9][0-9]{0,17})"
 _LABEL = r'(?:[A-Za-z0-9_-]+|"[^"\\\x00-\x1f\x7f]+") = "[^"\\\x00-\x1f\x7f]*"\n'
-_TIME = r'"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z)"'
+# A day that there is; February 29 is left to those who know the years.
+_DAY = "(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31"
+_TIME = rf'"((?!0000)[0-9]{{4}}-(?:{_DAY})T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){{2}}(?:\.[0-9]{{1,9}})?Z)"'
 _TIMES = f"created = {_TIME}\nupdated = {_TIME}\n"
 _END = rf"(?:\n\[labels\]\n((?:{_LABEL})+))?# sha256:([0-9a-f]{{64}})\n"
 
@@ -43,34 +45,29 @@ _LABELS = re.compile(r'(?:([^" ]+)|"([^"]+)") = "([^"]*)"\n')
 
 def image(data: bytes) -> Image | None:
     """The image that `data` is the record of."""
-    return _read(_IMAGE, data, _image, _labels)
+    return _read(_IMAGE, data, _image)
 
 
 def content(data: bytes) -> ContentInfo | None:
     """The content that `data` is the record of."""
-    return _read(_CONTENT, data, _content, _labels)
+    return _read(_CONTENT, data, _content)
 
 
 def target(data: bytes) -> tuple[str, str, str, dict[str, str]] | None:
     """Of the image that `data` is the record of: name, digest and media type of the target, labels for gc."""
-    return _read(_IMAGE, data, _target, _labels_for_gc)
+    return _read(_IMAGE, data, _target)
 
 
 def size(data: bytes) -> tuple[str, int, dict[str, str]] | None:
     """Of the content that `data` is the record of: digest, size, labels for gc."""
-    return _read(_CONTENT, data, _size, _labels_for_gc)
+    return _read(_CONTENT, data, _size)
 
 
 def neither(data: bytes) -> None:
     """Of other kinds there are few records."""
 
 
-def _read(
-    form: re.Pattern[str],
-    data: bytes,
-    build: Build[T],
-    told: Callable[[str], dict[str, str] | None],
-) -> T | None:
+def _read(form: re.Pattern[str], data: bytes, build: Build[T]) -> T | None:
     try:
         found = form.fullmatch(data.decode())
         if found is None:
@@ -78,8 +75,8 @@ def _read(
         *values, labels, seal = found.groups()
         if sha256(data[:-_SEAL_LENGTH]).hexdigest() != seal:
             return None
-        kept = told(labels) if labels else {}
-        return None if kept is None else build(*values, kept)
+        told = _labels(labels) if labels else {}
+        return None if told is None else build(*values, told)
     except (UnicodeDecodeError, InvalidArgument):
         return None
 
@@ -89,11 +86,6 @@ def _labels(lines: str) -> dict[str, str] | None:
     pairs = _LABELS.findall(lines)
     labels = {bare or quoted: value for bare, quoted, value in pairs}
     return labels if len(labels) == len(pairs) else None
-
-
-def _labels_for_gc(lines: str) -> dict[str, str] | None:
-    labels = _labels(lines) if GC_LABELS in lines else {}
-    return labels and for_gc(labels)
 
 
 def _image(
@@ -108,15 +100,15 @@ def _content(digest: str, size: str, created: str, updated: str, labels: Mapping
 
 
 def _target(
-    name: str, _created: str, _updated: str, kind: str, digest: str, _size: str, labels: dict[str, str]
+    name: str, _created: str, _updated: str, kind: str, digest: str, _size: str, labels: Mapping[str, str]
 ) -> tuple[str, str, str, dict[str, str]]:
-    return name, digest, kind, labels
+    return name, digest, kind, for_gc(labels)
 
 
 def _size(
-    digest: str, size: str, _created: str, _updated: str, labels: dict[str, str]
+    digest: str, size: str, _created: str, _updated: str, labels: Mapping[str, str]
 ) -> tuple[str, int, dict[str, str]]:
-    return digest, int(size), labels
+    return digest, int(size), for_gc(labels)
 
 
 def _times(created: str, updated: str) -> tuple[int, int]:

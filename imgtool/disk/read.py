@@ -5,12 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Generic, NamedTuple, TypeVar
 
 from imgtool import clock
 from imgtool.disk.layout import base, inside, is_branch, parent
 from imgtool.errors import DataLoss, from_oserror
+
+T = TypeVar("T")
+Identity = tuple[int, ...]
+"""Of a file or directory; an mtime and a ctime in nanoseconds are the last."""
 
 # A scan may miss entries that exist all along while others are renamed over (seen on btrfs and tmpfs).
 _SCANS_MAX = 5
@@ -75,11 +80,12 @@ def read_with_status(path: str, limit: int) -> tuple[bytes, os.stat_result]:
 
 
 def small_files(directory: str, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """The bytes of files in `directory`, at half the cost of `read_regular`. What is there under such a name
-    and is no small file has none: what it is, `read_regular` tells. What is not there is left out.
+    """The bytes of files in `directory`, at half the cost of `read_regular`, for who judges them by a seal:
+    that they are regular files is not looked at. What has none, or is longer than a record usually is, has no
+    bytes: what it is, `read_regular` tells. What is not there is left out.
     """
     try:
-        at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        at = os.open(directory, _FLAGS | os.O_DIRECTORY)
     except OSError:
         yield from ((name, b"") for name in names)
         return
@@ -130,11 +136,10 @@ def entries(directory: str) -> list[str]:
     Raises:
         DataLoss: as `is_directory`.
     """
-    before = _times(directory)
-    if not before:
+    if not is_directory(directory):
         return []
-    seen = _scan(directory)
-    if not is_settled(before) or _times(directory) != before:
+    seen, _, is_steady = steadily(directory, lambda: (_scan(directory), True))
+    if not is_steady:
         for _ in range(_SCANS_MAX - 1):
             again = _scan(directory)
             if again == seen:
@@ -144,14 +149,52 @@ def entries(directory: str) -> list[str]:
     return sorted(seen) if all(map(str.isascii, seen)) else sorted(seen, key=os.fsencode)
 
 
-def is_settled(identity: tuple[int, ...], now: int | None = None) -> bool:
+class Seen(NamedTuple, Generic[T]):
+    """What was found by a look at a file or directory.
+
+    `identity` is empty where that was not everything, or has changed meanwhile; `is_steady` says whether the
+    same identity means, later, that there is the same: not if it had changed so lately before the look that
+    another change would not show.
+    """
+
+    found: T
+    identity: Identity
+    is_steady: bool
+
+
+def steadily(path: str, look: Callable[[], tuple[T, bool]]) -> Seen[T]:
+    """What `look` finds at `path`.
+
+    Args:
+        look: returns also whether it has found everything.
+    """
+    now, before = clock.wall(), identity(path)
+    found, is_whole = look()
+    if not (is_whole and before and identity(path) == before):
+        return Seen(found, (), False)
+    return Seen(found, before, is_settled(before, now))
+
+
+def identity(path: str) -> Identity:
+    """What changes whenever a file or directory does; empty where there is none."""
+    try:
+        return identified(os.lstat(path))
+    except OSError:
+        return ()
+
+
+def identified(status: os.stat_result) -> Identity:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def is_settled(identity: Identity, now: int) -> bool:
     """Whether times of change are so long ago that another change would show.
 
     Args:
-        identity: ends with an mtime and a ctime in nanoseconds.
-        now: when it was looked at; by the wall clock, nanoseconds since the epoch.
+        identity: of a file or directory.
+        now: before it was looked at; by the wall clock, nanoseconds since the epoch.
     """
-    return (clock.wall() if now is None else now) - max(identity[-2:]) > _SETTLED
+    return now - max(identity[-2:]) > _SETTLED
 
 
 def branch(directory: str) -> list[str]:
@@ -187,32 +230,19 @@ def is_directory(path: str, *, or_file: bool = False) -> bool:
     Raises:
         DataLoss: it is a link: none is followed below the root of a store; or something else.
     """
-    return _status(path, or_file) is not None
-
-
-def _times(directory: str) -> tuple[int, int] | None:
-    """When the directory was changed; None where there is none."""
-    status = _status(directory, or_file=False)
-    return status and (status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _status(path: str, or_file: bool) -> os.stat_result | None:
-    """See `is_directory`."""
     try:
-        status = os.lstat(path)
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
-        return None
+        return False
     except NotADirectoryError:
         raise _not_below(path) from None
     except OSError as error:
         raise from_oserror(error, "cannot open") from error
-    if stat.S_ISDIR(status.st_mode):
-        return status
-    if stat.S_ISLNK(status.st_mode):
+    if stat.S_ISLNK(mode):
         raise DataLoss(f"'{path}' is a symbolic link, expected a directory")
-    if not or_file:
+    if not (stat.S_ISDIR(mode) or or_file):
         raise _file(path)
-    return None
+    return stat.S_ISDIR(mode)
 
 
 def _not_below(path: str) -> DataLoss:

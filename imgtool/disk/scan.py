@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from imgtool import workers
 from imgtool.digest import Digest
-from imgtool.disk import cache, plain, read, workers
+from imgtool.disk import cache, plain, read
 from imgtool.disk.engine import collect
 from imgtool.disk.layout import SUFFIX, Layout, inside, is_record
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, from_oserror
@@ -29,11 +30,10 @@ if TYPE_CHECKING:
     from imgtool.disk.workspace import Workspace
     from imgtool.stores import OnError
 
-_Identity = tuple[int, int, int]
-
 _Start = str  # how the digests in a directory begin
 _Look = Callable[[str, _Start], tuple[Any, bool]]
-"""Returns what there is in a directory, and whether it may be remembered."""
+"""Returns what there is in a directory, and whether that is everything."""
+_Thaw = Callable[[_Start, Any], Any]
 
 _CACHE = "gc-directories"
 # What is worth a process of its own.
@@ -41,63 +41,89 @@ _MANY_DIRECTORIES = 100
 _MANY_FILES = 2_000
 
 
-class Seen(NamedTuple):
-    """A directory as it was read."""
+class _Kept(NamedTuple):
+    """What a directory held, and the same as the cache has it."""
 
-    identity: _Identity
+    identity: read.Identity
     found: Any
-    columns: list[Any] | None = None  # the same, as the cache has it
+    columns: list[Any] | None = None
 
 
-class Memory:
-    """What directories held when they were read, by their paths below the root of the store."""
+class Remembered:
+    """What directories held when they were read, by their paths below the root of the store. Only what can be
+    told to be so still is remembered, see `read.steadily`.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._seen: dict[str, Seen] = {}
+        self._for_now: dict[str, _Kept] = {}
+        self._seen: dict[str, _Kept] = {}  # for later too
         kept = cache.load(layout, _CACHE)
         self._kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
-        self._passing: dict[str, Seen] = {}
+        self._ahead: dict[str, tuple[read.Identity, list[Any], bool]] = {}
         self._new = 0
 
-    def get(self, directory: str, start: _Start, look: _Look, thaw: Callable[[_Start, Any], Any]) -> Any:
-        """What `look` finds in `directory`, which is asked only if the directory has changed.
+    def for_now(self, directory: str, look: Callable[[], tuple[Any, bool]]) -> Any:
+        """What `look` finds in `directory`, which is asked only if the directory has changed. It is
+        forgotten at the end of this gc.
+
+        Args:
+            look: returns also whether it has found everything.
+        """
+        seen = self._for_now.get(directory)
+        if seen and seen.identity == read.identity(directory):
+            return seen.found
+        looked = read.steadily(directory, look)
+        if looked.is_steady:
+            self._for_now[directory] = _Kept(looked.identity, looked.found)
+        return looked.found
+
+    def for_later(self, directory: str, start: _Start, look: _Look, thaw: _Thaw) -> Any:
+        """As `for_now`, of a directory of the fan-out, and it is remembered for the next gc too.
 
         Args:
             thaw: makes what `look` returned of what `_frozen` made of it.
         """
-        key = self._key(directory)
-        before = _identity(directory)
+        key, identity = self._key(directory), read.identity(directory)
         seen = self._seen.get(key)
-        if seen and seen.identity == before:
+        if seen and seen.identity == identity:
             return seen.found
+        before, columns, is_steady = self._ahead.pop(key, ((), [], False))
+        if identity and before == identity:
+            found = thaw(start, columns)
+            if is_steady:
+                self._seen[key] = _Kept(identity, found, columns)
+                self._new += 1
+            return found
         kept = self._kept.pop(key, None)
-        if before and kept is not None:
+        if identity and kept is not None:
             with suppress(AttributeError, TypeError, ValueError, LookupError, InvalidArgument):
-                identity, *columns = kept
-                if tuple(identity) == before:
-                    found = thaw(start, columns)
-                    if read.is_settled(before):
-                        self._seen[key] = Seen(before, found, columns)
-                    return found
-        found, is_good = look(directory, start)
-        if is_good and before and _identity(directory) == before and read.is_settled(before):
-            self._seen[key] = Seen(before, found)
+                before, *columns = kept
+                if tuple(before) == identity:
+                    self._seen[key] = _Kept(identity, thaw(start, columns), columns)
+                    return self._seen[key].found
+        looked = read.steadily(directory, partial(look, directory, start))
+        if looked.is_steady:
+            self._seen[key] = _Kept(looked.identity, looked.found)
             self._new += 1
-        return found
+        return looked.found
 
     def read_ahead(self, directories: Sequence[tuple[str, _Start]], look: _Look) -> None:
-        """Have what `get` is going to be asked looked at by several processes, if it is much."""
+        """Have what `for_later` is going to be asked looked at by several processes, if it is much."""
         new = [(directory, start) for directory, start in directories if not self._has(directory)]
         if len(new) < 2 * _MANY_DIRECTORIES:
             return
         for looked in workers.share(partial(_looked, look), new, _MANY_DIRECTORIES):
-            for directory, identity, columns in looked:
-                self._kept[self._key(directory)] = [[*identity], *columns]
-                self._new += read.is_settled(identity)
+            for directory, identity, columns, is_steady in looked:
+                self._ahead[self._key(directory)] = identity, columns, is_steady
+
+    def seen(self, directory: str) -> Any:
+        """What `directory` held when it was read for later; None where it was not, or has changed since."""
+        seen = self._seen.get(self._key(directory))
+        return seen.found if seen and seen.identity == read.identity(directory) else None
 
     def _has(self, directory: str) -> bool:
-        key, identity = self._key(directory), _identity(directory)
+        key, identity = self._key(directory), read.identity(directory)
         seen, kept = self._seen.get(key), self._kept.get(key)
         if seen and seen.identity == identity:
             return True
@@ -105,22 +131,6 @@ class Memory:
 
     def _key(self, directory: str) -> str:
         return directory[len(self._layout.root) + 1 :]
-
-    def once(self, directory: str, look: Callable[[], tuple[Any, bool]]) -> Any:
-        """As `get`, for what is not to outlive this gc."""
-        before = _identity(directory)
-        seen = self._passing.get(directory)
-        if seen and seen.identity == before:
-            return seen.found
-        found, is_good = look()
-        if is_good and before and _identity(directory) == before and read.is_settled(before):
-            self._passing[directory] = Seen(before, found)
-        return found
-
-    def seen(self, directory: str) -> Any:
-        """What `directory` held when it was read; None where it was not, or has changed since."""
-        seen = self._seen.get(self._key(directory))
-        return seen.found if seen and seen.identity == _identity(directory) else None
 
     def keep(self, workspace: Workspace) -> None:
         """Put all that was asked for into `cache/`, if much of it is not there yet."""
@@ -148,57 +158,63 @@ def content(
 
 def inventory(
     directory: str,
-    memory: Memory | None,
+    memory: Remembered | None,
     load: Callable[[Digest], ContentInfo | None],
     on_error: OnError,
 ) -> Inventory:
     """As `content`, of each what gc needs."""
     all = Inventory({}, {})
-    for found in _each(directory, memory, partial(_sizes, load, on_error), _thaw_sizes):
+    look, quiet = (partial(_sizes, load, told) for told in (on_error, None))
+    for found in _each(directory, memory, look, _thaw_sizes, quiet):
         all.sizes.update(found.sizes)
         all.labels.update(found.labels)
     return all
 
 
-def objects(directory: str, memory: Memory | None) -> Iterator[tuple[Digest, int]]:
+def objects(directory: str, memory: Remembered | None) -> Iterator[tuple[Digest, int]]:
     """The objects below `directory` and their sizes, in byte order of the digests."""
     for found in _each(directory, memory, _objects, _thaw_objects):
         yield from found.items()
 
 
 def targets(
-    directory: str, memory: Memory | None, load: Callable[[str], Image | None], on_error: OnError
-) -> dict[str, Target]:
+    directory: str, memory: Remembered | None, load: Callable[[str], Image | None], on_error: OnError
+) -> Mapping[str, Target]:
     """The images whose records lie in `directory`, in byte order of their names.
 
     Args:
         load: reads the record in a file; None where there is none any more.
     """
     look = partial(_targets, directory, load, on_error)
-    found: dict[str, Target] = memory.once(directory, look) if memory else look()[0]
+    found: Mapping[str, Target] = memory.for_now(directory, look) if memory else look()[0]
     return found
 
 
 def _each(
-    directory: str, memory: Memory | None, look: _Look, thaw: Callable[[_Start, Any], Any]
+    directory: str, memory: Remembered | None, look: _Look, thaw: _Thaw, quiet: _Look | None = None
 ) -> Iterator[Any]:
-    """What `look` finds in each directory of the fan-out below `directory`."""
+    """What `look` finds in each directory of the fan-out below `directory`.
+
+    Args:
+        quiet: as `look`, and raises where that would tell of an error.
+    """
     directories = list(_directories(directory))
     if memory:
-        memory.read_ahead(directories, look)
+        memory.read_ahead(directories, quiet or look)
     for deep, start in directories:
-        yield memory.get(deep, start, look, thaw) if memory else look(deep, start)[0]
+        yield memory.for_later(deep, start, look, thaw) if memory else look(deep, start)[0]
 
 
-def _looked(look: _Look, directories: Sequence[tuple[str, _Start]]) -> list[tuple[str, _Identity, list[Any]]]:
-    """What may be remembered, as the cache has it."""
+def _looked(
+    look: _Look, directories: Sequence[tuple[str, _Start]]
+) -> list[tuple[str, read.Identity, list[Any], bool]]:
+    """What was whole and did not change meanwhile, as the cache has it, and whether that is steady."""
     all = []
     for directory, start in directories:
-        before = _identity(directory)
         with suppress(ImgtoolError):  # is told by who looks again
-            found, is_good = look(directory, start)
-            if is_good and before and _identity(directory) == before:
-                all.append((directory, before, _frozen(found)))
+            found, identity, is_steady = read.steadily(directory, partial(look, directory, start))
+            if identity:
+                all.append((directory, identity, _frozen(found), is_steady))
     return all
 
 
@@ -295,14 +311,6 @@ def _objects(directory: str, start: _Start) -> tuple[dict[Digest, int], bool]:
     finally:
         os.close(fd)
     return found, True
-
-
-def _identity(directory: str) -> _Identity | tuple[()]:
-    try:
-        status = os.lstat(directory)
-    except OSError:
-        return ()
-    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 # --- in the cache ----------------------------------------------------------------------------------

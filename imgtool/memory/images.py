@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from imgtool import clock, filters
 from imgtool.digest import Digest
@@ -72,7 +72,7 @@ class MemoryImages(Bound):
         self._tell(name, self._space.images.pop(name), None)
         return image
 
-    def targets(self, *, on_error: OnError = None) -> dict[str, Target]:
+    def targets(self, *, on_error: OnError = None) -> Mapping[str, Target]:
         return {
             image.name: Target(image.target.digest, image.target.media_type, for_gc(image.labels))
             for image in self.list(on_error=on_error)

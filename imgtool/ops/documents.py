@@ -7,14 +7,14 @@ is too large for one.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from imgtool import workers
 from imgtool.digest import Digest
-from imgtool.disk import workers
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument
 from imgtool.oci import blob, descriptor, manifest, media
 
@@ -94,24 +94,24 @@ class Documents:
                 self.referrers[node] = document.subject
         return self._known[node]
 
-    def read_ahead(self, provider: Provider, recorded: Container[str], nodes: Sequence[Typed]) -> None:
+    def read_ahead(self, provider: Provider, sizes: Mapping[Digest, int], nodes: Sequence[Typed]) -> None:
         """Have what `read` is going to be asked read by several processes, if it is much.
 
         Args:
             provider: where the bytes are.
-            recorded: what it has.
+            sizes: of what it has, in bytes.
             nodes: what is going to be read, and what is not followed.
         """
         if not self.followed or len(nodes) < 2 * _MANY:
             return
         opened = {kind: self._kept.get(kind, _NOTHING) for _, kind in nodes if media.has_children(kind)}
         new = [
-            node
-            for node in nodes
-            if node[1] in opened
-            and node[0] not in opened[node[1]]
-            and node not in self._known
-            and node[0] in recorded
+            (name, kind, sizes[cast(Digest, name)])
+            for name, kind in nodes
+            if kind in opened
+            and name not in opened[kind]
+            and (name, kind) not in self._known
+            and name in sizes
         ]
         if len(new) < 2 * _MANY:
             return
@@ -199,8 +199,7 @@ def _usual(raw: bytes, kind: str) -> Document | None:
     return _document_of("manifest", digests, [kind_of(type) for type in types], None)
 
 
-def _read(provider: Provider, digest: Digest, kind: str, size: int = 0) -> Document | None:
-    """`size` counts where nobody has said that it is a document."""
+def _read(provider: Provider, digest: Digest, kind: str, size: int) -> Document | None:
     try:
         raw = blob.document(provider, digest, size) if kind == UNKNOWN else blob.read(provider, digest)
         if raw is None:
@@ -218,12 +217,14 @@ def _read(provider: Provider, digest: Digest, kind: str, size: int = 0) -> Docum
         ) from None
 
 
-def _read_all(provider: Provider, nodes: Sequence[Typed]) -> list[tuple[str, str, list[Any] | None]]:
-    """What can be read of `nodes`, as the cache has it."""
+def _read_all(
+    provider: Provider, nodes: Sequence[tuple[str, str, int]]
+) -> list[tuple[str, str, list[Any] | None]]:
+    """What can be read of digests whose kind and size are given, as the cache has it."""
     all = []
-    for digest, kind in nodes:
+    for digest, kind, size in nodes:
         with suppress(ImgtoolError):  # is told by who reads it again
-            document = _read(provider, Digest(digest), kind)
+            document = _read(provider, Digest(digest), kind, size)
             all.append((str(digest), kind, document and _frozen(document)))
     return all
 

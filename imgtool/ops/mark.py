@@ -93,9 +93,8 @@ class Space:
         self.name = name
         self.content = store.content(name)
         self.sizes, self.labels = self.content.inventory(on_error=on_error)  # of what is recorded
-        self.images = store.images(name).targets(on_error=on_error)
-        for image in without:
-            self.images.pop(image, None)
+        targets = store.images(name).targets(on_error=on_error)
+        self.images = {image: targets[image] for image in targets if image not in without}
         self.ingests: dict[str, Digest | None] = {}
         self.roots: list[Root] = []
         self.expired_leases: list[str] = []
@@ -188,11 +187,6 @@ class Space:
 
     # --- what is reached ---
 
-    def reached_from(self, roots: Iterable[Root]) -> set[Digest]:
-        """The content of this namespace that would be kept if `roots` were its only ones."""
-        self.mark()
-        return self._recorded(self._walk(root.node for root in roots))
-
     def agree(self, other: Space) -> bool:
         """Whether what is kept is the same as in `other`, from what was found in the store alone: then
         nothing need be marked again.
@@ -276,10 +270,6 @@ class Space:
     def labels_of(self, digest: str) -> Mapping[str, str]:
         """Those labels of content that are for gc; none where it is not recorded."""
         return self.labels.get(cast(Digest, digest), EMPTY)
-
-    def _recorded(self, marked: Marked) -> set[Digest]:
-        names = _content(marked, _NO_CONTENT)
-        return {digest for digest in self.sizes if digest in names}
 
     def _walk(self, starts: Iterable[Node], marked: Marked | None = None) -> Marked:
         """Add to `marked` all that `starts` lead to, and themselves: step by step away from them."""

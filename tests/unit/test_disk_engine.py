@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def test_a_record_that_vanishes_while_it_is_remembered_was_deleted(
     store: DiskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """gc marks without a lock."""
-    identity = engine._identity
+    identity = read.identity
 
     def vanishing(path: str) -> tuple[int, ...]:
         if path.endswith("/b.toml"):
@@ -140,7 +141,7 @@ def test_a_record_that_vanishes_while_it_is_remembered_was_deleted(
     with store.engine.remembering():
         assert [image.name for image in store.images(NS).list()] == ["a", "b", "c"]
         store.images(NS).delete("c")
-        monkeypatch.setattr(engine, "_identity", vanishing)
+        monkeypatch.setattr(read, "identity", vanishing)
         assert [image.name for image in store.images(NS).list()] == ["a"]
 
 
@@ -159,3 +160,26 @@ def test_a_record_that_cannot_be_read_for_other_reasons_says_so(
     errors: list[ImgtoolError] = []
     with pytest.raises(ImgtoolError):
         list(store.images(NS).list(on_error=errors.append))
+
+
+def test_what_changed_just_before_a_long_look_is_not_steady(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock's step counts from the look on: what came after it may carry the same time."""
+
+    def long() -> tuple[None, bool]:
+        time.sleep(0.4)
+        return None, True
+
+    def changing() -> tuple[None, bool]:
+        (tmp_path / "new").touch()
+        return None, True
+
+    monkeypatch.setattr(read, "_SETTLED", 300_000_000)
+    seen = read.steadily(str(tmp_path), long)
+    assert seen.identity == read.identity(str(tmp_path))
+    assert not seen.is_steady
+    assert read.steadily(str(tmp_path), lambda: (None, True)).is_steady
+    assert read.steadily(str(tmp_path), lambda: (None, False))[1:] == ((), False)
+    assert read.steadily(str(tmp_path), changing)[1:] == ((), False)
+    assert read.steadily(str(tmp_path / "absent"), lambda: (None, True))[1:] == ((), False)

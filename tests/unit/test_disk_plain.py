@@ -22,6 +22,14 @@ BODIES = [
         records.content_to_record(CONTENT._replace(labels={})),
     )
 ]
+TIMES = [
+    f"{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
+    for year, month, day, hour, minute, second in [
+        *((2023, month, day, 0, 0, 0) for month in range(14) for day in (0, 1, 28, 29, 30, 31, 32)),
+        *((year, 2, day, 0, 0, 0) for year in ("0000", "0001", 2024, 2100, 9999) for day in (28, 29)),
+        *((2023, 1, 1, *clock) for clock in [(23, 59, 59), (24, 0, 0), (0, 60, 0), (0, 0, 60)]),
+    ]
+]
 CHANGES = [
     (b"schema = 1", b"schema = 2"),
     (b"schema = 1", b"schema = 01"),
@@ -35,6 +43,7 @@ CHANGES = [
     (b"created", b"# no matter\ncreated"),
     (b'created = "1970', b'created = "1971-02-30'),
     (b'created = "1970', b'created = "\\u00311970'),
+    *((b"1970-01-01T00:00:00", time.encode()) for time in TIMES),
     (b"updated", b"created"),
     (b"Z", b"+01:00"),
     (b"\n", b"\r\n"),
@@ -75,6 +84,8 @@ def test_what_is_read_at_once_is_what_the_general_way_reads(body: bytes, old: by
     if found is not None:
         load = records.image_from_record if is_image else records.content_from_record
         assert found == load(codec.load(data, "x"), "x")
+    for_gc = plain.target(data) if is_image else plain.size(data)
+    assert (for_gc is None) == (found is None)
 
 
 @pytest.mark.parametrize("body", BODIES)

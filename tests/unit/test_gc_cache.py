@@ -207,3 +207,11 @@ def test_nothing_is_in_the_way_of_a_gc_on_a_full_disk(
     monkeypatch.setattr(atomic, "write_new", full)
     assert gc.collect(store).objects
     assert not list(root.glob("cache/*"))
+
+
+def test_an_image_that_counts_as_deleted_is_there_for_the_next_look(store: DiskStore) -> None:
+    """Both looks go by what was remembered."""
+    parts = image(store, "a")
+    with store.remembering():
+        assert set(gc.find(store, without=[(NS, "a")]).objects) == parts
+        assert not any(gc.find(store))

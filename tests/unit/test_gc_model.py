@@ -21,7 +21,6 @@ from imgtool.memory import MemoryStore
 from imgtool.model import Lease, Namespace, Settings
 from imgtool.oci import media
 from imgtool.ops import gc, why
-from imgtool.ops.mark import spaces
 from imgtool.stores import Store
 
 from .gc_world import (
@@ -331,27 +330,6 @@ def test_images_that_count_as_deleted_are_as_if_they_were(world: World, gone: se
         if name in world.spaces[namespace].images:
             store.images(namespace).delete(name)
     assert gc.find(store) == told
-
-
-@given(worlds())
-@settings(max_examples=100, deadline=None)
-def test_what_one_root_reaches_is_told_apart(world: World) -> None:
-    """Of each image alone, as `du` needs it: the model of a world that has no other root."""
-    store = MemoryStore()
-    lay(store, world)
-    for space in spaces(store):
-        there = world.spaces[space.name]
-        for root in space.roots:
-            if root.kind == "image":
-                images = {
-                    name: image
-                    if name == root.name
-                    else Tagged(image.target, image.typed, PAST, image.labels)
-                    for name, image in there.images.items()
-                }
-                labels = {n: {k: v for k, v in of.items() if k in KEYS} for n, of in there.labels.items()}
-                alone = Model(world, Space(there.pieces, labels, images), documents=True)
-                assert space.reached_from([root]) == {*map(world.digest, alone.pieces)}
 
 
 @given(worlds())

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from imgtool import workers
 from imgtool.digest import Digest
-from imgtool.disk import open_store, workers
+from imgtool.disk import open_store
 from imgtool.oci import media
 from imgtool.ops import gc
 
 from .gc_world import NS, REF, add, label, manifest, tag
 
 
-def run(code: str, *args: str, processors: int = 3) -> str:
-    """What a process of one thread says that runs `code`, as if it had so many processors."""
+def program(code: str, *args: str, processors: int = 3) -> subprocess.Popen[str]:
+    """A process of one thread that runs `code`, as if it had so many processors."""
     start = f"import os, sys\nos.sched_getaffinity = lambda pid: range({processors})\n"
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-c", start + textwrap.dedent(code), *args],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert (done.stderr, done.returncode) == ("", 0)
-    return done.stdout
+
+
+def run(code: str, *args: str, processors: int = 3) -> str:
+    """What such a process says."""
+    with program(code, *args, processors=processors) as process:
+        said, errors = process.communicate(timeout=60)
+    assert (errors, process.returncode) == ("", 0)
+    return said
 
 
 SHARE = """
-    from imgtool.disk import workers
+    from imgtool import workers
     def work(part):
         here = os.getpid() == parent
         FAULT
@@ -88,7 +98,7 @@ def test_what_a_worker_does_not_do_is_done_here(fault: str) -> None:
 def test_much_comes_back(tmp_path: Path) -> None:
     """More than any pipe holds."""
     code = """
-        from imgtool.disk import workers
+        from imgtool import workers
         parts = workers.share(lambda part: b"".join(x * (5 << 20) for x in part), [b"a", b"b", b"c"], 1)
         print([(part[:1], len(part)) for part in parts])
     """
@@ -99,7 +109,7 @@ def test_an_error_here_leaves_nobody_behind() -> None:
     """It is raised, and the workers are ended, though they would go on for long."""
     code = """
         import time
-        from imgtool.disk import workers
+        from imgtool import workers
         def work(part):
             if os.getpid() != parent:
                 time.sleep(50)
@@ -118,11 +128,108 @@ def test_an_error_here_leaves_nobody_behind() -> None:
     assert run(code) == "x\n"
 
 
+LONG = """
+    import signal, time
+    from imgtool import workers
+    parent = os.getpid()
+    def work(part):
+        if os.getpid() != parent:
+            print(os.getpid(), *sorted(os.listdir("/proc/self/fd"), key=int), flush=True)
+            time.sleep(1)
+            return b"x" * (5 << 20)
+        AFTER
+"""
+
+
+def ended(pid: int) -> bool:
+    """Whether it has ended, within a while."""
+    for _ in range(500):
+        if not Path(f"/proc/{pid}").exists():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_worker_outlives_us_for_its_work_alone_and_holds_nothing(tmp_path: Path) -> None:
+    """Killed beside it, and with a lock: what is open is the way back, which nobody reads any more."""
+    (tmp_path / "lock").touch()
+    code = (
+        LONG.replace("AFTER", "time.sleep(0.3); os.kill(parent, 9)")
+        + """
+    import fcntl
+    lock = os.open(sys.argv[1], os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    workers.share(work, list(range(20)), 10)
+    """
+    )
+    with program(code, str(tmp_path / "lock"), processors=2) as process:
+        pid, *open_there = map(int, process.communicate(timeout=30)[0].split())
+    assert process.returncode == -signal.SIGKILL
+    assert len([fd for fd in open_there if fd > 2]) == 2  # the way back, and the listing itself
+    with (tmp_path / "lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert ended(pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_we_wait_for_a_worker_is_answered_at_once(number: signal.Signals) -> None:
+    """By whoever handles it; and the worker is ended."""
+    code = (
+        LONG.replace("AFTER", "")
+        + """
+    class Terminated(BaseException): pass
+    def terminate(number, frame): raise Terminated
+    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGINT, terminate)
+    try:
+        workers.share(work, list(range(20)), 10)
+    except Terminated:
+        print("terminated")
+    """
+    )
+    with program(code, processors=2) as process:
+        assert process.stdout
+        pid = int(process.stdout.readline().split()[0])
+        process.send_signal(number)
+        assert process.communicate(timeout=30) == ("terminated\n", "")
+    assert process.returncode == 0
+    assert ended(pid)
+
+
+def test_children_that_nobody_waits_for_are_no_error() -> None:
+    """Where SIGCHLD is ignored, as some supervisors leave it, there is no status to be had."""
+    code = """
+        import signal
+        from imgtool import workers
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        print([len(part) for part in workers.share(list, list(range(99)), 10)])
+    """
+    assert run(code) == "[33, 33, 33]\n"
+
+
+def test_nothing_is_shared_while_a_lock_is_held(tmp_path: Path) -> None:
+    """DESIGN: no copy is made while one is open."""
+    with open_store(str(tmp_path / "store")) as store:
+        add(store, b"x")
+    code = """
+        from imgtool import workers
+        from imgtool.disk import open_store
+        def refuse():
+            print("a copy was made")
+        os.fork = refuse
+        with open_store(sys.argv[1]) as store:
+            for lock in (store.engine.locks.changing("default"), store.engine.locks.removing()):
+                with lock:
+                    print(len(workers.share(list, list(range(100)), 10)))
+    """
+    assert run(code, str(tmp_path / "store")) == "1\n1\n"
+
+
 def test_where_no_process_can_be_made_the_work_is_done() -> None:
     """Neither a pipe nor a process is to be had."""
     code = """
         import errno
-        from imgtool.disk import workers
+        from imgtool import workers
         def refuse():
             raise OSError(errno.EAGAIN, "no more")
         for name in ("fork", "pipe"):
@@ -162,7 +269,7 @@ def test_gc_finds_the_same_with_workers(tmp_path: Path, settled: bool) -> None:
         len(garbage.content[NS]) == 4 * 2 + 1
     )  # configs and layers without a manifest, and what a label of one names
     code = f"""
-        from imgtool.disk import open_store, read, scan, workers
+        from imgtool.disk import open_store, read, scan
         from imgtool.ops import documents, gc
         scan._MANY_DIRECTORIES = scan._MANY_FILES = documents._MANY = 1
         read._SETTLED = {-1 if settled else 60_000_000_000}
