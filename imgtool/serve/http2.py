@@ -1,0 +1,613 @@
+"""HTTP/2 (RFC 9113), the server's side of one connection. What the streams carry is not known here.
+
+One thread reads, `Connection.run`, and tells the receiver of each stream what comes for it. Any thread may
+answer. Whoever writes holds the connection's lock meanwhile: so a peer that does not read is not read from
+either, and nothing piles up. What one connection can hold is bounded by the constants below: a stream that
+its peer has given up counts until whoever answers it has noticed.
+
+Header blocks that are written change no table, so their order says nothing; `fields` makes them.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from enum import IntEnum
+from socket import SHUT_RDWR, SO_SNDTIMEO, SOL_SOCKET, socket
+from typing import Protocol
+
+from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+STREAMS_MAX = 128
+WINDOW = 1 << 20  # bytes that may come for a stream before somebody takes them
+CONNECTION_WINDOW = 1 << 24
+FRAME_MAX = 1 << 18
+HEADERS_MAX = 1 << 16  # bytes of a request's headers, packed and unpacked
+SEND_TIMEOUT = 30  # seconds in which a peer reads nothing, and then loses the connection
+
+_KNOWN_MAX = 64  # header blocks that are known by sight
+_ROUND = 1 << 18  # bytes of an answer that are written before others have their turn
+_HIGHEST = (1 << 31) - 1  # of windows and stream ids
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
+    range(10)
+)
+END_STREAM = ACK = 0x1
+END_HEADERS, PADDED, WITH_PRIORITY = 0x4, 0x8, 0x20
+ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = range(2, 7)
+
+_HEAD = struct.Struct(">HBBBL")  # the upper and the lowest bits of the length, type, flags, stream
+_SETTING = struct.Struct(">HL")
+_LONG = struct.Struct(">L")
+
+_PSEUDO = frozenset({":method", ":scheme", ":path", ":authority"})
+_OF_CONNECTIONS = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
+
+Headers = Mapping[str, str]
+"""Of a request, by lower-case name. Where one stands several times the first counts."""
+
+
+class Code(IntEnum):
+    """Why a stream or a connection ends (RFC 9113, 7)."""
+
+    NO_ERROR = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+    FLOW_CONTROL_ERROR = 3
+    STREAM_CLOSED = 5
+    FRAME_SIZE_ERROR = 6
+    REFUSED_STREAM = 7
+    CANCEL = 8
+    COMPRESSION_ERROR = 9
+    ENHANCE_YOUR_CALM = 11
+
+
+class Gone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class _Fault(Exception):
+    """The peer's, of the whole connection."""
+
+    def __init__(self, code: Code, text: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class _StreamFault(_Fault):
+    """The peer's, of one stream."""
+
+
+class Receiver(Protocol):
+    """Told by the reading thread what comes for a stream; it must not wait for anybody."""
+
+    def data(self, data: bytes) -> None:
+        """What is done with must be told to `Stream.consumed`: so much more may come."""
+
+    def end(self) -> None:
+        """The peer has sent everything."""
+
+    def gone(self) -> None:
+        """The peer has given up, or is gone. Whoever answers calls `Stream.close`."""
+
+
+class Stream:
+    """One request and its answer. All but `headers` and `receiver` is for any thread.
+
+    Args:
+        connection: where it belongs.
+        number: its id.
+        headers: of the request.
+        window: bytes that the peer takes.
+    """
+
+    receiver: Receiver
+
+    def __init__(self, connection: Connection, number: int, headers: Headers, window: int) -> None:
+        self.headers = headers
+        self.number = number
+        self.window = window
+        self.unread = 0  # bytes that came and were not given back to the peer's window
+        self.has_ended = False  # the peer's side
+        self.is_gone = False
+        self._connection = connection
+        self._consumed = 0
+        self._is_answered = False
+        self._on_end: list[Callable[[], None]] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an answer can still be given."""
+        return not (self.is_gone or self._is_answered)
+
+    def on_end(self, callback: Callable[[], None]) -> bool:
+        """Have `callback` called, in whatever thread, when the answer is given or cannot be given any more;
+        False if that is so already, and `callback` is not called.
+        """
+        with self._connection.lock:
+            if self.is_open:
+                self._on_end.append(callback)
+            return self.is_open
+
+    def consumed(self, size: int) -> None:
+        """So many bytes of what came are done with."""
+        with self._connection.lock:
+            self._consumed += size
+            if self._consumed < WINDOW // 2 or self.has_ended or not self.is_open:
+                return
+            self.unread -= self._consumed
+            update = frame(WINDOW_UPDATE, 0, self.number, _LONG.pack(self._consumed))
+            self._consumed = 0
+            with suppress(Gone):
+                self._connection.write(update)
+
+    def send(
+        self, head: bytes = b"", data: Iterable[bytes] = (), tail: bytes = b"", *, may_wait: bool = True
+    ) -> bool:
+        """Answer, or a part of it. `tail` ends the stream.
+
+        Args:
+            head: the block of headers in front, as `fields` makes it.
+            data: what is sent, in pieces.
+            tail: the block of headers at the end.
+            may_wait: for windows; else False is returned where they are too small, and nothing is sent.
+
+        Raises:
+            Gone: nobody takes it.
+        """
+        connection, rest = self._connection, memoryview(b"".join(data))
+        most = _ROUND if may_wait else len(rest)
+        frames: list[bytes | memoryview] = []
+        if head:
+            frames.append(frame(HEADERS, END_HEADERS, self.number, head))
+        is_last = False
+        while not is_last:
+            with connection.lock:
+                room = self._room(len(rest))
+                if room < len(rest) and not may_wait:
+                    return False
+                while rest and room <= 0:
+                    connection.changed.wait()
+                    room = self._room(len(rest))
+                room = min(room, most)
+                self.window -= room
+                connection.window -= room
+                for at in range(0, room, connection.frame_max):
+                    size = min(connection.frame_max, room - at)
+                    frames += _HEAD.pack(size >> 8, size & 0xFF, DATA, 0, self.number), rest[at : at + size]
+                rest = rest[room:]
+                is_last = not rest
+                if is_last and tail:
+                    frames.append(frame(HEADERS, END_HEADERS | END_STREAM, self.number, tail))
+                    if not self.has_ended:  # and nobody wants the rest (8.1)
+                        frames.append(frame(RST_STREAM, 0, self.number, _LONG.pack(Code.NO_ERROR)))
+                    self._is_answered = True
+                    connection.forget(self)
+                connection.write(b"".join(frames))
+                frames = []
+        if tail:
+            self._ended()
+        return True
+
+    def close(self) -> None:
+        """Nothing more will be done for it: another may take its place. Without an answer it is cancelled."""
+        with self._connection.lock:
+            if self.is_open:
+                with suppress(Gone):
+                    self._connection.write(frame(RST_STREAM, 0, self.number, _LONG.pack(Code.CANCEL)))
+                self.is_gone = True
+            self._connection.forget(self)
+        self._ended()
+
+    def lose(self) -> None:
+        """The peer does not wait any more. For the reading thread."""
+        with self._connection.lock:
+            if not self.is_open:
+                return
+            self.is_gone = True
+            self._connection.changed.notify_all()
+        self.receiver.gone()
+        self._ended()
+
+    def _room(self, size: int) -> int:
+        """So many of `size` bytes may be sent now; 0 and below: none."""
+        if self.is_gone:
+            raise Gone
+        return min(size, self.window, self._connection.window)
+
+    def _ended(self) -> None:
+        if self._on_end:
+            with self._connection.lock:
+                callbacks, self._on_end = self._on_end, []
+            for callback in callbacks:
+                callback()
+
+
+class Connection:
+    """One client. `lock`, `window`, `frame_max` and what is told to need the lock are for streams.
+
+    Args:
+        socket: connected; the connection closes it.
+        opened: makes the receiver of a stream that begins. It must not wait for anybody.
+    """
+
+    def __init__(self, socket: socket, opened: Callable[[Stream], Receiver]) -> None:
+        self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)  # windows, and whether streams are there
+        self.window = 0xFFFF  # bytes that the peer takes, of all streams
+        self.frame_max = 1 << 14
+        self._stream_window = 0xFFFF
+        self._socket = socket
+        self._opened = opened
+        self._streams: dict[int, Stream] = {}
+        self._last = 0
+        self._is_leaving = False
+        self._is_lost = False
+        self._unread = 0
+        self._block: tuple[int, int, bytearray] | None = None  # of headers, which is continued
+        self._fields = _Fields()
+
+    def run(self) -> None:
+        """Read until the peer is gone, has broken the rules, or `close` is called."""
+        fault = Code.INTERNAL_ERROR, ""
+        try:
+            self._socket.settimeout(None)
+            self._socket.setsockopt(SOL_SOCKET, SO_SNDTIMEO, struct.pack("@ll", SEND_TIMEOUT, 0))
+            with self.lock:
+                self.write(_OURS)
+            self._read()
+            fault = Code.NO_ERROR, ""
+        except _Fault as error:
+            fault = error.code, str(error)
+        except (Gone, OSError):
+            fault = Code.NO_ERROR, ""
+        finally:
+            with self.lock, suppress(Gone):
+                if fault[0]:
+                    self._go_away(*fault)
+            self.close()
+            with self.lock:
+                streams = list(self._streams.values())
+            for stream in streams:
+                stream.lose()
+            self._socket.close()
+
+    def leave(self) -> None:
+        """Take no more streams; those that are there go on."""
+        with self.lock, suppress(Gone):
+            if not self._is_leaving:
+                self._is_leaving = True
+                self._go_away(Code.NO_ERROR)
+
+    def is_done(self, timeout: float) -> bool:
+        """Wait until no stream is there."""
+        with self.lock:
+            return self.changed.wait_for(lambda: not self._streams, timeout)
+
+    def close(self) -> None:
+        """End it now."""
+        self._is_lost = True
+        with suppress(OSError):
+            self._socket.shutdown(SHUT_RDWR)
+
+    def write(self, frames: bytes) -> None:
+        """For who has the lock.
+
+        Raises:
+            Gone: there is no peer any more.
+        """
+        try:
+            self._socket.sendall(frames)
+        except OSError:
+            self._is_lost = True
+        if self._is_lost:
+            self.close()
+            raise Gone
+
+    def forget(self, stream: Stream) -> None:
+        """For who has the lock: it is done with."""
+        self._streams.pop(stream.number, None)
+        if self._is_leaving:
+            self.changed.notify_all()
+
+    # --- what comes --------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        with self._socket.makefile("rb", buffering=FRAME_MAX) as file:
+            read = file.read
+            if read(len(PREFACE)) != PREFACE:
+                raise _Fault(Code.PROTOCOL_ERROR, "no preface")
+            is_first = True
+            while len(head := read(_HEAD.size)) == _HEAD.size:
+                high, low, kind, flags, number = _HEAD.unpack(head)
+                size = high << 8 | low
+                if size > FRAME_MAX:
+                    raise _Fault(Code.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
+                if len(payload := read(size)) < size:
+                    return
+                if is_first and (kind != SETTINGS or flags & ACK):
+                    raise _Fault(Code.PROTOCOL_ERROR, "no settings")
+                is_first = False
+                self._frame(kind, flags, number & _HIGHEST, payload)
+
+    def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        if self._block is not None and (kind != CONTINUATION or number != self._block[0]):
+            raise _Fault(Code.PROTOCOL_ERROR, "a block of headers is not continued")
+        if kind >= len(_RULES):
+            return
+        take, is_of_stream, size = _RULES[kind]
+        if is_of_stream is not None and is_of_stream != bool(number):
+            raise _Fault(Code.PROTOCOL_ERROR, f"frame type {kind} on stream {number}")
+        if size is not None and size != len(payload):
+            kind_of = _StreamFault if kind == PRIORITY else _Fault
+            self._told(number, kind_of(Code.FRAME_SIZE_ERROR, f"frame type {kind} of {len(payload)} bytes"))
+            return
+        try:
+            take(self, flags, number, payload)
+        except _StreamFault as fault:
+            self._told(number, fault)
+
+    def _told(self, number: int, fault: _Fault) -> None:
+        """The peer is told of it, and of that stream nothing more comes."""
+        if not isinstance(fault, _StreamFault):
+            raise fault
+        with self.lock:
+            self.write(frame(RST_STREAM, 0, number, _LONG.pack(fault.code)))
+        if stream := self._streams.get(number):
+            stream.lose()
+
+    def _data(self, flags: int, number: int, payload: bytes) -> None:
+        stream, size = self._known(number), len(payload)
+        self._unread += size
+        if self._unread > CONNECTION_WINDOW:
+            raise _Fault(Code.FLOW_CONTROL_ERROR, "more than the connection's window")
+        if self._unread >= CONNECTION_WINDOW // 2:
+            with self.lock:
+                self.write(frame(WINDOW_UPDATE, 0, 0, _LONG.pack(self._unread)))
+            self._unread = 0
+        data = _without_padding(flags, payload)
+        if stream is None or not stream.is_open:
+            return
+        if stream.has_ended:
+            raise _StreamFault(Code.STREAM_CLOSED)
+        with self.lock:
+            stream.unread += size
+            if stream.unread > WINDOW:
+                raise _StreamFault(Code.FLOW_CONTROL_ERROR)
+        if len(data) < size:
+            stream.consumed(size - len(data))
+        if data:
+            stream.receiver.data(data)
+        if flags & END_STREAM:
+            self._end(stream)
+
+    def _headers(self, flags: int, number: int, payload: bytes) -> None:
+        block = _without_padding(flags, payload)
+        if flags & WITH_PRIORITY:
+            if len(block) < 5:
+                raise _Fault(Code.FRAME_SIZE_ERROR, "no room for a priority")
+            block = block[5:]
+        if flags & END_HEADERS:
+            self._request(flags, number, block)
+        else:
+            self._block = number, flags, bytearray(block)
+
+    def _continuation(self, flags: int, number: int, payload: bytes) -> None:
+        if self._block is None:
+            raise _Fault(Code.PROTOCOL_ERROR, "nothing is continued")
+        _, first, block = self._block
+        block += payload
+        if len(block) > HEADERS_MAX:
+            raise _Fault(Code.ENHANCE_YOUR_CALM, "too many headers")
+        if flags & END_HEADERS:
+            self._block = None
+            self._request(first, number, bytes(block))
+
+    def _request(self, flags: int, number: int, block: bytes) -> None:
+        """Headers of a request, or what ends one."""
+        headers = self._fields.read(block)
+        is_end = bool(flags & END_STREAM)
+        if stream := self._streams.get(number):
+            if stream.has_ended:
+                raise _StreamFault(Code.STREAM_CLOSED)
+            if not is_end:
+                raise _StreamFault(Code.PROTOCOL_ERROR)
+            if stream.is_open:
+                self._end(stream)
+            return
+        if number % 2 == 0:
+            raise _Fault(Code.PROTOCOL_ERROR, f"stream {number} is not a client's")
+        if number <= self._last:
+            if is_end:  # of one that was answered before
+                return
+            raise _Fault(Code.STREAM_CLOSED, f"stream {number} has been")
+        with self.lock:
+            if self._is_leaving:
+                return
+            self._last = number
+            if len(self._streams) >= STREAMS_MAX:
+                raise _StreamFault(Code.REFUSED_STREAM)
+            if headers is None:
+                raise _StreamFault(Code.PROTOCOL_ERROR)
+            stream = self._streams[number] = Stream(self, number, headers, self._stream_window)
+        stream.receiver = self._opened(stream)
+        if is_end and stream.is_open:
+            self._end(stream)
+
+    def _end(self, stream: Stream) -> None:
+        stream.has_ended = True
+        stream.receiver.end()
+
+    def _priority(self, flags: int, number: int, payload: bytes) -> None:
+        """Whoever can be answered is."""
+
+    def _rst_stream(self, flags: int, number: int, payload: bytes) -> None:
+        if stream := self._known(number):
+            stream.lose()
+
+    def _settings(self, flags: int, number: int, payload: bytes) -> None:
+        if flags & ACK:
+            if payload:
+                raise _Fault(Code.FRAME_SIZE_ERROR, "an acknowledgement with settings")
+            return
+        if len(payload) % _SETTING.size:
+            raise _Fault(Code.FRAME_SIZE_ERROR, f"settings of {len(payload)} bytes")
+        with self.lock:
+            for name, value in _SETTING.iter_unpack(payload):
+                self._set(name, value)
+            self.write(frame(SETTINGS, ACK, 0))
+            self.changed.notify_all()
+
+    def _set(self, name: int, value: int) -> None:
+        if name == INITIAL_WINDOW_SIZE:
+            if value > _HIGHEST:
+                raise _Fault(Code.FLOW_CONTROL_ERROR, f"a window of {value}")
+            for stream in self._streams.values():
+                stream.window += value - self._stream_window
+                if stream.window > _HIGHEST:
+                    raise _Fault(Code.FLOW_CONTROL_ERROR, f"the window of stream {stream.number} overflows")
+            self._stream_window = value
+        elif name == MAX_FRAME_SIZE:
+            if not 1 << 14 <= value < 1 << 24:
+                raise _Fault(Code.PROTOCOL_ERROR, f"frames of at most {value} bytes")
+            self.frame_max = value
+        elif name == ENABLE_PUSH and value > 1:
+            raise _Fault(Code.PROTOCOL_ERROR, f"push is {value}")
+
+    def _push_promise(self, flags: int, number: int, payload: bytes) -> None:
+        raise _Fault(Code.PROTOCOL_ERROR, "a client promises")
+
+    def _ping(self, flags: int, number: int, payload: bytes) -> None:
+        if not flags & ACK:
+            with self.lock:
+                self.write(frame(PING, ACK, 0, payload))
+
+    def _goaway(self, flags: int, number: int, payload: bytes) -> None:
+        """What is there goes on; the peer closes the connection."""
+
+    def _window_update(self, flags: int, number: int, payload: bytes) -> None:
+        size = _LONG.unpack(payload)[0] & _HIGHEST
+        target = self._known(number) if number else self
+        fault = _StreamFault if number else _Fault
+        if not size:
+            raise fault(Code.PROTOCOL_ERROR, "a window grows by nothing")
+        if target is None:
+            return
+        with self.lock:
+            target.window += size
+            if target.window > _HIGHEST:
+                raise fault(Code.FLOW_CONTROL_ERROR, "a window overflows")
+            self.changed.notify_all()
+
+    def _known(self, number: int) -> Stream | None:
+        """None for one that has been."""
+        if (number > self._last and not self._is_leaving) or number % 2 == 0:
+            raise _Fault(Code.PROTOCOL_ERROR, f"stream {number} is idle")
+        return self._streams.get(number)
+
+    def _go_away(self, code: Code, text: str = "") -> None:
+        said = _LONG.pack(self._last) + _LONG.pack(code) + text.encode()
+        self.write(frame(GOAWAY, 0, 0, said))
+
+
+# By type: what takes it, whether it belongs to a stream (None: either), and its size where that is fixed.
+_RULES = (
+    (Connection._data, True, None),
+    (Connection._headers, True, None),
+    (Connection._priority, True, 5),
+    (Connection._rst_stream, True, 4),
+    (Connection._settings, False, None),
+    (Connection._push_promise, True, None),
+    (Connection._ping, False, 8),
+    (Connection._goaway, False, None),
+    (Connection._window_update, None, 4),
+    (Connection._continuation, True, None),
+)
+
+
+class _Fields:
+    """Unpacks the header blocks of one connection.
+
+    A client's blocks soon are nothing but indices. Such a block changes no table, and says the same until
+    another block has changed the table: so long it is known by sight.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(max_header_list_size=HEADERS_MAX)
+        self._known: dict[bytes, Headers | None] = {}
+
+    def read(self, block: bytes) -> Headers | None:
+        """None where they cannot be those of a request."""
+        if block in self._known:
+            return self._known[block]
+        try:
+            headers = _request(self._decoder.decode(block, raw=True))
+        except OversizedHeaderListError:
+            raise _Fault(Code.ENHANCE_YOUR_CALM, "too many headers") from None
+        except HPACKError as error:
+            raise _Fault(Code.COMPRESSION_ERROR, str(error)) from None
+        # Bytes of 0x80 to 0xFE are each a field by its index, whole.
+        only_indices = bool(block) and min(block) >= 0x80 and max(block) < 0xFF
+        if not only_indices or len(self._known) >= _KNOWN_MAX:
+            self._known.clear()
+        if only_indices:
+            self._known[block] = headers
+        return headers
+
+
+def _request(fields: Iterable[tuple[bytes | str, bytes | str]]) -> Headers | None:
+    """None where they are malformed (RFC 9113, 8.2 and 8.3)."""
+    headers: dict[str, str] = {}
+    for name, value in (_text(field) for field in fields):
+        is_pseudo = name.startswith(":")
+        if is_pseudo and (name not in _PSEUDO or name in headers or not headers.keys() <= _PSEUDO):
+            return None
+        if name != name.lower() or name in _OF_CONNECTIONS or (name == "te" and value != "trailers"):
+            return None
+        headers.setdefault(name, value)
+    return headers if headers.keys() >= {":method", ":scheme", ":path"} and headers[":path"] else None
+
+
+def _text(field: tuple[bytes | str, bytes | str]) -> tuple[str, str]:
+    name, value = (part if isinstance(part, str) else part.decode(errors="replace") for part in field)
+    return name, value
+
+
+def _without_padding(flags: int, payload: bytes) -> bytes:
+    if not flags & PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise _Fault(Code.PROTOCOL_ERROR, "more padding than frame")
+    return payload[1 : len(payload) - payload[0]]
+
+
+def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
+    size = len(payload)
+    return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, number) + payload
+
+
+_ENCODER = Encoder()
+
+
+def fields(*fields: tuple[str, str]) -> bytes:
+    """A block of headers that changes no table: each is marked never to be put into one."""
+    return bytes(_ENCODER.encode([(name, value, True) for name, value in fields], huffman=False))
+
+
+_OURS = frame(
+    SETTINGS,
+    0,
+    0,
+    b"".join(
+        _SETTING.pack(name, value)
+        for name, value in (
+            (MAX_CONCURRENT_STREAMS, STREAMS_MAX),
+            (INITIAL_WINDOW_SIZE, WINDOW),
+            (MAX_FRAME_SIZE, FRAME_MAX),
+            (MAX_HEADER_LIST_SIZE, HEADERS_MAX),
+        )
+    ),
+) + frame(WINDOW_UPDATE, 0, 0, _LONG.pack(CONNECTION_WINDOW - 0xFFFF))
