@@ -52,10 +52,10 @@ class Method:
         debug: bool,
         descriptor: MethodDescriptor | None = None,
     ) -> None:
+        kind, asked, given = MethodDescriptorProto(), Empty, Empty
         if descriptor is None:
-            kind, asked, given = MethodDescriptorProto(client_streaming=True, server_streaming=True), Empty, Empty
+            kind.client_streaming = kind.server_streaming = True
         else:
-            kind = MethodDescriptorProto()
             descriptor.CopyToProto(kind)
             asked, given = GetMessageClass(descriptor.input_type), GetMessageClass(descriptor.output_type)
         self.name = name

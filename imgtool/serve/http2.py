@@ -4,37 +4,35 @@ One thread reads, `Connection.run`, and tells the receiver of each stream what c
 answer. Whoever writes holds the connection's lock meanwhile: so a peer that does not read is not read from
 either, and nothing piles up. What one connection can hold is bounded by the constants below: a stream that
 its peer has given up counts until whoever answers it has noticed.
-
-Header blocks that are written change no table, so their order says nothing; `fields` makes them.
 """
 
 from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import IntEnum
 from socket import SHUT_RDWR, SO_SNDTIMEO, SOL_SOCKET, socket
 from typing import Protocol
 
-from hpack import Decoder, Encoder, HPACKError, OversizedHeaderListError
+from hpack import HPACKError, OversizedHeaderListError
+
+from imgtool.serve.headers import HEADERS_MAX, Headers, Unpacker
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 STREAMS_MAX = 128
 WINDOW = 1 << 20  # bytes that may come for a stream before somebody takes them
 CONNECTION_WINDOW = 1 << 24
 FRAME_MAX = 1 << 18
-HEADERS_MAX = 1 << 16  # bytes of a request's headers, packed and unpacked
 SEND_TIMEOUT = 30  # seconds in which a peer reads nothing, and then loses the connection
 
-_KNOWN_MAX = 64  # header blocks that are known by sight
 _ROUND = 1 << 18  # bytes of an answer that are written before others have their turn
 _HIGHEST = (1 << 31) - 1  # of windows and stream ids
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
-    range(10)
-)
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = range(5)
+PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(5, 10)
 END_STREAM = ACK = 0x1
 END_HEADERS, PADDED, WITH_PRIORITY = 0x4, 0x8, 0x20
 ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = range(2, 7)
@@ -43,19 +41,12 @@ _HEAD = struct.Struct(">HBBBL")  # the upper and the lowest bits of the length, 
 _SETTING = struct.Struct(">HL")
 _LONG = struct.Struct(">L")
 
-_PSEUDO = frozenset({":method", ":scheme", ":path", ":authority"})
-_OF_CONNECTIONS = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
-
-Headers = Mapping[str, str]
-"""Of a request, by lower-case name. Where one stands several times the first counts."""
-
 
 class Code(IntEnum):
     """Why a stream or a connection ends (RFC 9113, 7)."""
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
-    INTERNAL_ERROR = 2
     FLOW_CONTROL_ERROR = 3
     STREAM_CLOSED = 5
     FRAME_SIZE_ERROR = 6
@@ -150,7 +141,7 @@ class Stream:
         """Answer, or a part of it. `tail` ends the stream.
 
         Args:
-            head: the block of headers in front, as `fields` makes it.
+            head: the block of headers in front, as `headers.pack` makes it.
             data: what is sent, in pieces.
             tail: the block of headers at the end.
             may_wait: for windows; else False is returned where they are too small, and nothing is sent.
@@ -169,7 +160,7 @@ class Stream:
                 room = self._room(len(rest))
                 if room < len(rest) and not may_wait:
                     return False
-                while rest and room <= 0:
+                while rest and not room:
                     connection.changed.wait()
                     room = self._room(len(rest))
                 room = min(room, most)
@@ -196,27 +187,28 @@ class Stream:
         """Nothing more will be done for it: another may take its place. Without an answer it is cancelled."""
         with self._connection.lock:
             if self.is_open:
-                with suppress(Gone):
-                    self._connection.write(frame(RST_STREAM, 0, self.number, _LONG.pack(Code.CANCEL)))
                 self.is_gone = True
+                self._connection.reset(self.number, Code.CANCEL)
             self._connection.forget(self)
         self._ended()
 
-    def lose(self) -> None:
-        """The peer does not wait any more. For the reading thread."""
+    def lose(self, code: Code | None = None) -> None:
+        """Nobody waits any more; the peer is told where `code` says why. For the reading thread."""
         with self._connection.lock:
             if not self.is_open:
                 return
             self.is_gone = True
             self._connection.changed.notify_all()
+            if code is not None:
+                self._connection.reset(self.number, code)
         self.receiver.gone()
         self._ended()
 
     def _room(self, size: int) -> int:
-        """So many of `size` bytes may be sent now; 0 and below: none."""
+        """So many of `size` bytes may be sent now. A window is below 0 where the peer has made it smaller."""
         if self.is_gone:
             raise Gone
-        return min(size, self.window, self._connection.window)
+        return max(min(size, self.window, self._connection.window), 0)
 
     def _ended(self) -> None:
         if self._on_end:
@@ -248,26 +240,22 @@ class Connection:
         self._is_lost = False
         self._unread = 0
         self._block: tuple[int, int, bytearray] | None = None  # of headers, which is continued
-        self._fields = _Fields()
+        self._unpacker = Unpacker()
 
     def run(self) -> None:
         """Read until the peer is gone, has broken the rules, or `close` is called."""
-        fault = Code.INTERNAL_ERROR, ""
         try:
             self._socket.settimeout(None)
             self._socket.setsockopt(SOL_SOCKET, SO_SNDTIMEO, struct.pack("@ll", SEND_TIMEOUT, 0))
             with self.lock:
                 self.write(_OURS)
             self._read()
-            fault = Code.NO_ERROR, ""
-        except _Fault as error:
-            fault = error.code, str(error)
-        except (Gone, OSError):
-            fault = Code.NO_ERROR, ""
-        finally:
+        except _Fault as fault:
             with self.lock, suppress(Gone):
-                if fault[0]:
-                    self._go_away(*fault)
+                self._go_away(fault.code, str(fault))
+        except (Gone, OSError):
+            pass
+        finally:
             self.close()
             with self.lock:
                 streams = list(self._streams.values())
@@ -275,17 +263,25 @@ class Connection:
                 stream.lose()
             self._socket.close()
 
-    def leave(self) -> None:
-        """Take no more streams; those that are there go on."""
-        with self.lock, suppress(Gone):
-            if not self._is_leaving:
-                self._is_leaving = True
-                self._go_away(Code.NO_ERROR)
+    def leave(self, timeout: float) -> None:
+        """Take no more streams; those that are there go on. A peer that reads nothing so long has its way."""
+        with suppress(Gone):
+            if self.lock.acquire(timeout=timeout):
+                try:
+                    if not self._is_leaving:
+                        self._is_leaving = True
+                        self._go_away(Code.NO_ERROR)
+                finally:
+                    self.lock.release()
 
-    def is_done(self, timeout: float) -> bool:
-        """Wait until no stream is there."""
-        with self.lock:
-            return self.changed.wait_for(lambda: not self._streams, timeout)
+    def wait(self, timeout: float) -> None:
+        """Until no stream is there."""
+        deadline = time.monotonic() + timeout
+        if self.lock.acquire(timeout=timeout):
+            try:
+                self.changed.wait_for(lambda: not self._streams, max(deadline - time.monotonic(), 0))
+            finally:
+                self.lock.release()
 
     def close(self) -> None:
         """End it now."""
@@ -306,6 +302,11 @@ class Connection:
         if self._is_lost:
             self.close()
             raise Gone
+
+    def reset(self, number: int, code: Code) -> None:
+        """For who has the lock: tell the peer that a stream has ended before its time."""
+        with suppress(Gone):
+            self.write(frame(RST_STREAM, 0, number, _LONG.pack(code)))
 
     def forget(self, stream: Stream) -> None:
         """For who has the lock: it is done with."""
@@ -341,23 +342,16 @@ class Connection:
         take, is_of_stream, size = _RULES[kind]
         if is_of_stream is not None and is_of_stream != bool(number):
             raise _Fault(Code.PROTOCOL_ERROR, f"frame type {kind} on stream {number}")
-        if size is not None and size != len(payload):
-            kind_of = _StreamFault if kind == PRIORITY else _Fault
-            self._told(number, kind_of(Code.FRAME_SIZE_ERROR, f"frame type {kind} of {len(payload)} bytes"))
-            return
+        if size not in (None, len(payload)):
+            raise _Fault(Code.FRAME_SIZE_ERROR, f"frame type {kind} of {len(payload)} bytes")
         try:
             take(self, flags, number, payload)
         except _StreamFault as fault:
-            self._told(number, fault)
-
-    def _told(self, number: int, fault: _Fault) -> None:
-        """The peer is told of it, and of that stream nothing more comes."""
-        if not isinstance(fault, _StreamFault):
-            raise fault
-        with self.lock:
-            self.write(frame(RST_STREAM, 0, number, _LONG.pack(fault.code)))
-        if stream := self._streams.get(number):
-            stream.lose()
+            if stream := self._streams.get(number):
+                stream.lose(fault.code)
+            else:
+                with self.lock:
+                    self.reset(number, fault.code)
 
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         stream, size = self._known(number), len(payload)
@@ -408,7 +402,12 @@ class Connection:
 
     def _request(self, flags: int, number: int, block: bytes) -> None:
         """Headers of a request, or what ends one."""
-        headers = self._fields.read(block)
+        try:
+            headers = self._unpacker.unpack(block)
+        except OversizedHeaderListError:
+            raise _Fault(Code.ENHANCE_YOUR_CALM, "too many headers") from None
+        except HPACKError as error:
+            raise _Fault(Code.COMPRESSION_ERROR, str(error)) from None
         is_end = bool(flags & END_STREAM)
         if stream := self._streams.get(number):
             if stream.has_ended:
@@ -433,9 +432,10 @@ class Connection:
             if headers is None:
                 raise _StreamFault(Code.PROTOCOL_ERROR)
             stream = self._streams[number] = Stream(self, number, headers, self._stream_window)
+            stream.has_ended = is_end
         stream.receiver = self._opened(stream)
         if is_end and stream.is_open:
-            self._end(stream)
+            stream.receiver.end()
 
     def _end(self, stream: Stream) -> None:
         stream.has_ended = True
@@ -443,6 +443,8 @@ class Connection:
 
     def _priority(self, flags: int, number: int, payload: bytes) -> None:
         """Whoever can be answered is."""
+        if len(payload) != 5:
+            raise _StreamFault(Code.FRAME_SIZE_ERROR)
 
     def _rst_stream(self, flags: int, number: int, payload: bytes) -> None:
         if stream := self._known(number):
@@ -517,7 +519,7 @@ class Connection:
 _RULES = (
     (Connection._data, True, None),
     (Connection._headers, True, None),
-    (Connection._priority, True, 5),
+    (Connection._priority, True, None),
     (Connection._rst_stream, True, 4),
     (Connection._settings, False, None),
     (Connection._push_promise, True, None),
@@ -526,54 +528,6 @@ _RULES = (
     (Connection._window_update, None, 4),
     (Connection._continuation, True, None),
 )
-
-
-class _Fields:
-    """Unpacks the header blocks of one connection.
-
-    A client's blocks soon are nothing but indices. Such a block changes no table, and says the same until
-    another block has changed the table: so long it is known by sight.
-    """
-
-    def __init__(self) -> None:
-        self._decoder = Decoder(max_header_list_size=HEADERS_MAX)
-        self._known: dict[bytes, Headers | None] = {}
-
-    def read(self, block: bytes) -> Headers | None:
-        """None where they cannot be those of a request."""
-        if block in self._known:
-            return self._known[block]
-        try:
-            headers = _request(self._decoder.decode(block, raw=True))
-        except OversizedHeaderListError:
-            raise _Fault(Code.ENHANCE_YOUR_CALM, "too many headers") from None
-        except HPACKError as error:
-            raise _Fault(Code.COMPRESSION_ERROR, str(error)) from None
-        # Bytes of 0x80 to 0xFE are each a field by its index, whole.
-        only_indices = bool(block) and min(block) >= 0x80 and max(block) < 0xFF
-        if not only_indices or len(self._known) >= _KNOWN_MAX:
-            self._known.clear()
-        if only_indices:
-            self._known[block] = headers
-        return headers
-
-
-def _request(fields: Iterable[tuple[bytes | str, bytes | str]]) -> Headers | None:
-    """None where they are malformed (RFC 9113, 8.2 and 8.3)."""
-    headers: dict[str, str] = {}
-    for name, value in (_text(field) for field in fields):
-        is_pseudo = name.startswith(":")
-        if is_pseudo and (name not in _PSEUDO or name in headers or not headers.keys() <= _PSEUDO):
-            return None
-        if name != name.lower() or name in _OF_CONNECTIONS or (name == "te" and value != "trailers"):
-            return None
-        headers.setdefault(name, value)
-    return headers if headers.keys() >= {":method", ":scheme", ":path"} and headers[":path"] else None
-
-
-def _text(field: tuple[bytes | str, bytes | str]) -> tuple[str, str]:
-    name, value = (part if isinstance(part, str) else part.decode(errors="replace") for part in field)
-    return name, value
 
 
 def _without_padding(flags: int, payload: bytes) -> bytes:
@@ -587,14 +541,6 @@ def _without_padding(flags: int, payload: bytes) -> bytes:
 def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
     size = len(payload)
     return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, number) + payload
-
-
-_ENCODER = Encoder()
-
-
-def fields(*fields: tuple[str, str]) -> bytes:
-    """A block of headers that changes no table: each is marked never to be put into one."""
-    return bytes(_ENCODER.encode([(name, value, True) for name, value in fields], huffman=False))
 
 
 _OURS = frame(

@@ -18,14 +18,15 @@ from urllib.parse import quote
 from imgtool.errors import ImgtoolError, ResourceExhausted
 from imgtool.serve.calls import Call, status
 from imgtool.serve.contracts import Unimplemented
-from imgtool.serve.http2 import Gone, Headers, Receiver, Stream, fields
+from imgtool.serve.headers import Headers, pack
+from imgtool.serve.http2 import Gone, Receiver, Stream
 
 MESSAGE_MAX = 16 << 20  # bytes; as containerd
 _PREFIX = 5  # bytes in front of a message: whether it is compressed, and its length
 
 _CONTENT_TYPE = "application/grpc"
-_HEAD = fields((":status", "200"), ("content-type", _CONTENT_TYPE), ("grpc-accept-encoding", "identity"))
-_OK = fields(("grpc-status", "0"))
+_HEAD = pack((":status", "200"), ("content-type", _CONTENT_TYPE), ("grpc-accept-encoding", "identity"))
+_OK = pack(("grpc-status", "0"))
 _PRINTABLE = bytes(range(0x20, 0x7F)).decode().replace("%", "")
 
 
@@ -281,11 +282,11 @@ class _Answer:
 def _refusal(headers: Headers) -> bytes:
     """The whole answer to what is no call."""
     if headers[":method"] != "POST":
-        return fields((":status", "405"))
+        return pack((":status", "405"))
     if not headers.get("content-type", "").startswith(_CONTENT_TYPE):
-        return fields((":status", "415"))
+        return pack((":status", "415"))
     return b""
 
 
 def _trailers(code: int, message: str) -> bytes:
-    return fields(("grpc-status", str(code)), ("grpc-message", quote(message, safe=_PRINTABLE)))
+    return pack(("grpc-status", str(code)), ("grpc-message", quote(message, safe=_PRINTABLE)))

@@ -133,11 +133,11 @@ class Clients:
             os.close(end)
         with self._lock:
             connections = list(self._connections)
-        for connection in connections:
-            connection.leave()
         deadline = time.monotonic() + grace
         for connection in connections:
-            connection.is_done(max(deadline - time.monotonic(), 0))
+            connection.leave(max(deadline - time.monotonic(), 0))
+        for connection in connections:
+            connection.wait(max(deadline - time.monotonic(), 0))
             connection.close()
 
     def _accept(self) -> None:
