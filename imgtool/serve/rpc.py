@@ -116,18 +116,18 @@ class Requests:
             self._completed()
 
     def end(self) -> None:
+        error: Exception | None = None
+        if self._begun:
+            error = ImgtoolError("the request ends in the middle of a message")
+        elif self._is_one and not self._whole:
+            error = Unimplemented("the request is to be one message, and is none")
         with self._changed:
-            if self._begun:
-                self._error = ImgtoolError("the request ends in the middle of a message")
-            elif self._is_one and not self._whole:
-                self._error = Unimplemented("the request is to be one message, and is none")
-            self._over()
+            self._over(error)
         self._completed()
 
     def gone(self) -> None:
         with self._changed:
-            self._error = Gone()
-            self._over()
+            self._over(Gone())
         self._completed()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -163,11 +163,11 @@ class Requests:
             size = int.from_bytes(begun[at + 1 : at + _PREFIX])
             end = at + _PREFIX + size
             if begun[at]:
-                self._error = Unimplemented("messages are taken as they are, and not compressed")
+                self._over(Unimplemented("messages are taken as they are, and not compressed"))
             elif size > MESSAGE_MAX:
-                self._error = ResourceExhausted(f"a message of {size} bytes, of at most {MESSAGE_MAX}")
+                self._over(ResourceExhausted(f"a message of {size} bytes, of at most {MESSAGE_MAX}"))
             elif self._is_one and self._whole:
-                self._error = Unimplemented("the request is to be one message, and is several")
+                self._over(Unimplemented("the request is to be one message, and is several"))
             elif len(begun) < end:
                 break
             else:
@@ -175,16 +175,18 @@ class Requests:
                 self._is_wanted = self._is_one
                 self._changed.notify()
                 at = end
-                continue
-            self._over()
         if begun is data:
             self._begun += data[at:]
         else:
             del self._begun[:at]
 
-    def _over(self) -> None:
+    def _over(self, error: Exception | None) -> None:
+        """Nothing more comes; the first error counts."""
+        if self._is_over:
+            return
         self._is_over = True
-        if self._error and self._is_one:
+        self._error = error
+        if error and self._is_one:
             self._whole.clear()
         self._changed.notify()
 

@@ -218,7 +218,9 @@ def test_a_socket_that_systemd_hands_over_is_served(tmp_path: Path) -> None:
         assert (tmp_path / "socket").exists()
 
 
-def test_who_comes_to_a_socket_that_was_handed_over_is_served_whole_in_both_directions(tmp_path: Path) -> None:
+def test_all_who_come_to_a_socket_that_was_handed_over_are_served(
+    tmp_path: Path,
+) -> None:
     """More than a socket holds, and as many clients as there are at once."""
     names = [f"{letter * 30000}-{i}" for i, letter in enumerate("abcdefgh" * 8)]
     target = types_pb2.Descriptor(media_type="text/plain", digest=Digest.of(b"a"), size=1)
