@@ -70,7 +70,7 @@ def test_what_is_packed_changes_no_table() -> None:
     decoder = Decoder()
     decoder.max_allowed_table_size = decoder.header_table_size = 0
     block = pack((":status", "200"), ("grpc-status", "5"), ("content-type", "application/grpc"))
-    first = list(decoder.decode(block))
+    first: list[object] = list(decoder.decode(block))
     assert first == [(":status", "200"), ("grpc-status", "5"), ("content-type", "application/grpc")]
     assert list(decoder.decode(block)) == first
     assert list(Decoder().decode(block + block)) == [*first, *first]
