@@ -95,6 +95,10 @@ class Peer:
         if window:
             self.grant(0, window)
 
+    def close(self) -> None:
+        self._file.close()
+        self.socket.close()
+
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
@@ -216,7 +220,7 @@ def peer(*, threads: int = 8, **toys: Toy) -> Iterator[Peer]:
     """A client of a server that has TOYS and `toys`. The server's thread must have ended at the end."""
     methods = {**TOYS, **{f"/{name}": toy for name, toy in toys.items()}}
     ours, theirs = socket.socketpair()
-    with theirs, ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         answerer = Answerer(lambda path: methods.get(path, ABSENT), pool, None)
         serving = threading.Thread(target=Connection(ours, answerer).run)
         serving.start()
@@ -225,6 +229,6 @@ def peer(*, threads: int = 8, **toys: Toy) -> Iterator[Peer]:
             yield made
         finally:
             theirs.shutdown(socket.SHUT_RDWR)
-            made._file.close()
+            made.close()
             serving.join(TIMEOUT)
             assert not serving.is_alive()

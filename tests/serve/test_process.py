@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -240,6 +241,22 @@ def test_all_who_come_to_a_socket_that_was_handed_over_are_served(
         assert [image.name for image in found] == sorted(names)
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
+
+
+def test_it_outlives_a_lack_of_descriptors(run: Callable[..., Process], tmp_path: Path) -> None:
+    """Who cannot be taken waits, and is taken when others have gone."""
+    server = run("--address", "./socket")
+    begun(server)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (40, 40))
+    many = []
+    for _ in range(60):
+        many.append(socket.socket(socket.AF_UNIX))
+        many[-1].connect(str(tmp_path / "socket"))
+    time.sleep(0.3)
+    for one in many:
+        one.close()
+    assert version(tmp_path / "socket") == "imgtool"
+    assert server.stop() == 0
 
 
 def test_a_socket_that_is_handed_over_and_an_address_are_one_too_many(tmp_path: Path) -> None:
