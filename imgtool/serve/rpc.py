@@ -230,8 +230,10 @@ class _Answer:
             self._close()
 
     def _carry_on(self, *begun: bytes) -> None:
-        """For a thread that may wait: send what is begun, and the rest."""
+        """For a thread that may wait: send what is begun, and the rest. Nothing is begun for nobody."""
         try:
+            if not self._stream.is_open:
+                return
             last = None
             for message in chain(begun, iter(self._next, None)):
                 if self._method.gives_stream:

@@ -181,7 +181,7 @@ def run(options: Options, log: Log) -> None:
 
     Raises:
         InvalidArgument: the address is none, or there are two; or `backend` can be no namespace.
-        AlreadyExists, PermissionDenied: it cannot be had, see `address.Address.bind`; and what opening the
+        AlreadyExists, PermissionDenied: it cannot be had, see `address.Address.listen`; and what opening the
             store raises.
     """
     listener = systemd.inherited()

@@ -21,7 +21,7 @@ from imgtool.errors import NotFound
 from imgtool.serve.calls import Call
 from imgtool.serve.rpc import MESSAGE_MAX
 
-from .frames import DATA, Peer, Toy, fields, message, peer, repeated, setting
+from .frames import DATA, RST_STREAM, Peer, Toy, fields, frame, message, peer, repeated, setting
 
 INITIAL_WINDOW_SIZE = 4
 UNIMPLEMENTED, RESOURCE_EXHAUSTED, INTERNAL = "12", "8", "13"
@@ -234,6 +234,27 @@ def test_calls_that_wait_do_not_keep_others_from_being_answered() -> None:
         go_on.set()
         came = {client.until(DATA).number for _ in range(3)}
     assert came == {1, 3, 5}
+
+
+def test_a_call_that_was_given_up_while_it_waited_for_a_thread_is_not_begun() -> None:
+    """It would be work for nobody."""
+    go_on = threading.Event()
+    begun: list[bytes] = []
+
+    def held(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        begun.append(next(requests))
+        assert go_on.wait(30)
+        yield begun[-1]
+
+    with peer(threads=1, held=Toy(held)) as client:
+        client.hello()
+        for number in (1, 3, 5):
+            client.ask(number, "/held", b"%d" % number)
+        client.send(frame(RST_STREAM, 0, 3, (8).to_bytes(4)))
+        assert client.is_alive()
+        go_on.set()
+        assert client.answer(5).data == message(b"5")
+    assert begun == [b"1", b"5"]
 
 
 def test_an_unread_request_is_kept_for_its_method_when_the_client_is_gone() -> None:
