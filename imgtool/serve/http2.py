@@ -14,12 +14,16 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import IntEnum
+from io import BufferedReader, RawIOBase
 from socket import SHUT_RDWR, SO_SNDTIMEO, SOL_SOCKET, socket
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hpack import HPACKError, OversizedHeaderListError
 
 from imgtool.serve.headers import HEADERS_MAX, Headers, Unpacker
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 STREAMS_MAX = 128
@@ -236,6 +240,7 @@ class Connection:
         self._opened = opened
         self._streams: dict[int, Stream] = {}
         self._last = 0
+        self._later = bytearray()  # goes along with the next that is written
         self._is_leaving = False
         self._is_lost = False
         self._unread = 0
@@ -289,12 +294,14 @@ class Connection:
         with suppress(OSError):
             self._socket.shutdown(SHUT_RDWR)
 
-    def write(self, frames: bytes) -> None:
+    def write(self, frames: bytes | bytearray) -> None:
         """For who has the lock.
 
         Raises:
             Gone: there is no peer any more.
         """
+        frames = self._later + frames
+        self._later.clear()
         try:
             self._socket.sendall(frames)
         except OSError:
@@ -302,6 +309,12 @@ class Connection:
         if self._is_lost:
             self.close()
             raise Gone
+
+    def flush(self) -> None:
+        """Write what was put off."""
+        if self._later:
+            with self.lock:
+                self.write(b"")
 
     def reset(self, number: int, code: Code) -> None:
         """For who has the lock: tell the peer that a stream has ended before its time."""
@@ -317,7 +330,7 @@ class Connection:
     # --- what comes --------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        with self._socket.makefile("rb", buffering=FRAME_MAX) as file:
+        with BufferedReader(_Source(self._socket, self.flush), FRAME_MAX) as file:
             read = file.read
             if read(len(PREFACE)) != PREFACE:
                 raise _Fault(Code.PROTOCOL_ERROR, "no preface")
@@ -485,7 +498,7 @@ class Connection:
     def _ping(self, flags: int, number: int, payload: bytes) -> None:
         if not flags & ACK:
             with self.lock:
-                self.write(frame(PING, ACK, 0, payload))
+                self._later += frame(PING, ACK, 0, payload)
 
     def _goaway(self, flags: int, number: int, payload: bytes) -> None:
         """What is there goes on; the peer closes the connection."""
@@ -513,6 +526,26 @@ class Connection:
     def _go_away(self, code: Code, text: str = "") -> None:
         said = _LONG.pack(self._last) + _LONG.pack(code) + text.encode()
         self.write(frame(GOAWAY, 0, 0, said))
+
+
+class _Source(RawIOBase):
+    """What a connection reads from.
+
+    Args:
+        socket: connected.
+        before: called before it is waited for more.
+    """
+
+    def __init__(self, socket: socket, before: Callable[[], None]) -> None:
+        self._socket = socket
+        self._before = before
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        self._before()
+        return self._socket.recv_into(buffer)
 
 
 # By type: what takes it, whether it belongs to a stream (None: either), and its size where that is fixed.

@@ -21,7 +21,20 @@ from imgtool.errors import NotFound
 from imgtool.serve.calls import Call
 from imgtool.serve.rpc import MESSAGE_MAX
 
-from .frames import DATA, RST_STREAM, Peer, Toy, fields, frame, message, peer, repeated, setting
+from .frames import (
+    DATA,
+    HEADERS,
+    PING,
+    RST_STREAM,
+    Peer,
+    Toy,
+    fields,
+    frame,
+    message,
+    peer,
+    repeated,
+    setting,
+)
 
 INITIAL_WINDOW_SIZE = 4
 UNIMPLEMENTED, RESOURCE_EXHAUSTED, INTERNAL = "12", "8", "13"
@@ -149,6 +162,20 @@ def test_a_call_that_ends_with_its_headers_has_no_message(client: Peer) -> None:
     assert client.answer(1).status == UNIMPLEMENTED
     client.open(3, "/sum", end=True)
     assert client.answer(3).data == message(b"0")
+
+
+def test_a_call_that_the_client_has_ended_is_not_reset(client: Peer) -> None:
+    """It may have ended with its headers, and be answered before anything else is looked at."""
+    client.open(1, "/nothing", end=True)
+    client.ask(3, "/once")
+    client.send(frame(PING, payload=bytes(8)))
+    kinds = []
+    for found in client.frames():
+        kinds.append(found.kind)
+        if found.kind == PING:
+            break
+    assert kinds.count(HEADERS) == 3
+    assert RST_STREAM not in kinds
 
 
 def test_a_method_that_is_not_there_is_told_at_once(client: Peer) -> None:
