@@ -16,25 +16,19 @@ LEASE = "containerd-lease"
 TIMEOUT = "grpc-timeout"
 
 CODES = {
-    "OK": 0,
-    "CANCELLED": 1,
-    "UNKNOWN": 2,
     "INVALID_ARGUMENT": 3,
-    "DEADLINE_EXCEEDED": 4,
     "NOT_FOUND": 5,
     "ALREADY_EXISTS": 6,
     "PERMISSION_DENIED": 7,
     "RESOURCE_EXHAUSTED": 8,
     "FAILED_PRECONDITION": 9,
-    "ABORTED": 10,
     "OUT_OF_RANGE": 11,
     "UNIMPLEMENTED": 12,
     "INTERNAL": 13,
     "UNAVAILABLE": 14,
     "DATA_LOSS": 15,
-    "UNAUTHENTICATED": 16,
 }
-"""gRPC's numbers for the names that errors have."""
+"""gRPC's numbers for the codes that errors have."""
 
 _MESSAGE_MAX = 2048  # bytes; three times as many, written as %XX, still fit into the trailer of a reply
 _MARK = "is_at_once"
@@ -47,8 +41,6 @@ _ENDS = {
     "UNAVAILABLE": "unavailable",
     "UNIMPLEMENTED": "not implemented",
 }
-
-
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])", re.ASCII)
 _SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
@@ -118,7 +110,7 @@ class Call:
         return self._stream.is_open and not is_late
 
     def on_end(self, callback: Callable[[], None]) -> bool:
-        """Have `callback` called, in another thread, when the call ends, however it does; False if it has
+        """Have `callback` called, in whatever thread, when the call ends, however it does; False if it has
         ended, and `callback` is not called.
         """
         return self._stream.on_end(callback)

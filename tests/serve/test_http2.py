@@ -308,8 +308,9 @@ def test_the_window_of_the_connection_is_given_back_whatever_becomes_of_the_data
 # --- the end of a stream ---------------------------------------------------------------------------
 
 
-def test_a_reset_ends_the_generator_that_answers() -> None:
-    """In the middle, where it waits for the client's window."""
+@pytest.mark.parametrize("window", [0xFFFF, (1 << 31) - 1])
+def test_a_reset_ends_the_generator_that_answers(window: int) -> None:
+    """In the middle, where it waits for the client's window, and where it need not."""
     closed = threading.Event()
 
     def endless(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
@@ -320,10 +321,11 @@ def test_a_reset_ends_the_generator_that_answers() -> None:
             closed.set()
 
     with peer(endless=Toy(endless, gives_stream=True)) as client:
-        client.hello()
+        client.hello(setting(INITIAL_WINDOW_SIZE, window))
         client.ask(1, "/endless")
         client.until(DATA)
         client.send(frame(RST_STREAM, 0, 1, (8).to_bytes(4)))
+        assert client.is_alive()
         assert closed.wait(20)
         client.ask(3, "/once", b"a")
         assert client.answer(3).data == message(b"a")
