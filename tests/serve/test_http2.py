@@ -250,6 +250,14 @@ def test_a_message_larger_than_the_window_comes_through(client: Peer) -> None:
     assert client.answer(1).data == message(b"%d" % (3 * WINDOW))
 
 
+def test_padding_takes_up_no_room(client: Peer) -> None:
+    """It is nobody's to take, so it is given back at once."""
+    client.open(1, "/sum")
+    client.send(frame(DATA, PADDED, 1, bytes([255]) + bytes(255)) * (WINDOW // 256 + 1))
+    client.data(1, message(b"abc"), end=True)
+    assert client.answer(1).data == message(b"3")
+
+
 def test_a_handler_that_takes_nothing_holds_the_client_back_and_nobody_else() -> None:
     """What came for it is all that is kept for it: a window."""
     go_on = threading.Event()
