@@ -156,7 +156,7 @@ class Peer:
         return list(self.frames())
 
     def is_alive(self) -> bool:
-        """Whether the server answers on this connection."""
+        """Whether the server answers on this connection; what comes before is dropped."""
         self.send(frame(PING, payload=b"whatever"))
         return any(f.kind == PING and f.flags & ACK and f.payload == b"whatever" for f in self.frames())
 

@@ -24,7 +24,7 @@ from imgtool.serve.proto import content_pb2, images_pb2, types_pb2, version_pb2
 from imgtool.serve.server import Server
 
 from .client import Served
-from .frames import DATA, GOAWAY, Peer, message, setting
+from .frames import DATA, GOAWAY, PING, Peer, frame, setting
 
 IMAGES = images_pb2.DESCRIPTOR.services_by_name["Images"]
 TARGET = types_pb2.Descriptor(media_type="text/plain", digest=Digest.of(b"a"), size=1)
@@ -227,9 +227,12 @@ def test_who_is_told_to_go_is_told_which_calls_are_not_taken(held: tuple[Held, S
     told = client.until(GOAWAY)
     assert (int.from_bytes(told.payload[:4]), told.code) == (1, 0)
     client.ask(3, VERSION)
-    client.data(3, message(b""))
+    client.send(frame(PING, payload=bytes(8)))
+    between = next(client.frames())
+    assert between.kind == PING
     opener.go_on.set()
-    assert client.answer(1).status == "0"
     stopping.join(30)
-    assert client.ended() == []
+    heard = client.ended()
+    assert {found.number for found in heard} == {1}
+    assert b"grpc-status\x010" in heard[-1].payload
     client.close()
