@@ -300,8 +300,9 @@ class Connection:
         Raises:
             Gone: there is no peer any more.
         """
-        frames = self._later + frames
-        self._later.clear()
+        if self._later:
+            frames = self._later + frames
+            self._later.clear()
         try:
             self._socket.sendall(frames)
         except OSError:
