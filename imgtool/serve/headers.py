@@ -41,8 +41,8 @@ class Unpacker:
         if block in self._known:
             return self._known[block]
         headers = _request(self._decoder.decode(block, raw=True))
-        # Each byte from 0x80 to 0xFE is a field by its index, whole.
-        is_only_indices = bool(block) and min(block) >= 0x80 and max(block) < 0xFF
+        # A byte from 0x80 on is a field by its index; an index of several bytes ends with one below.
+        is_only_indices = bool(block) and min(block) >= 0x80
         if not is_only_indices or len(self._known) >= _KNOWN_MAX:
             self._known.clear()
         if is_only_indices:

@@ -141,7 +141,6 @@ class Requests:
                 self._consume(self._unread)
             while not (self._whole or self._is_over):
                 self._changed.wait()
-            self._is_wanted = False
             if not self._whole:
                 raise self._error or StopIteration
             message = self._whole.popleft()

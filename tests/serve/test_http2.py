@@ -259,16 +259,20 @@ def test_padding_takes_up_no_room(client: Peer) -> None:
 
 
 def test_a_handler_that_takes_nothing_holds_the_client_back_and_nobody_else() -> None:
-    """What came for it is all that is kept for it: a window."""
-    go_on = threading.Event()
+    """What came for it is all that is kept for it: a window. It has taken a message, and stopped."""
+    taken, go_on = threading.Event(), threading.Event()
 
     def slow(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        next(requests)
+        taken.set()
         assert go_on.wait(30)
         yield b"%d" % sum(map(len, requests))
 
     with peer(slow=Toy(slow, takes_stream=True)) as client:
         client.hello()
         client.open(1, "/slow")
+        client.data(1, message(b""))
+        assert taken.wait(20)
         sent = 0
         while sent + 16389 <= WINDOW:
             client.data(1, message(bytes(16384)))
