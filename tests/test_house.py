@@ -161,7 +161,7 @@ def test_a_command_only_parses_calls_and_renders(path: Path) -> None:
 
 HEAVY = [
     *("pydantic", "rich", "asyncio", "importlib.metadata", "logging", "http", "re2", "tomllib", "tomli_w"),
-    *("grpc", "google.protobuf"),
+    *("hpack", "google.protobuf"),
 ]
 
 

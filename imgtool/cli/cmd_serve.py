@@ -34,7 +34,7 @@ def run(
     reach, until SIGTERM or SIGINT. Other imgtool commands may use the store at the same time.
 
     The socket is $XDG_RUNTIME_DIR/imgtool/imgtool.sock, or cache/imgtool.sock in the store, or the one
-    that systemd hands over. It needs grpcio and protobuf: pip install 'imgtool-store[serve]'.
+    that systemd hands over. It needs hpack and protobuf: pip install 'imgtool-store[serve]'.
     """
     from imgtool.serve.contracts import Log
     from imgtool.serve.launch import serve

@@ -1,7 +1,7 @@
 """The unix socket: where it is, that it is nobody else's, and that only its owner can reach it.
 
 A server that starts locks the directory for a moment, so that of two only one finds the place free. It
-binds to a name beside the address and moves the socket there when it answers: a socket that is seen is
+listens at a name beside the address and moves the socket there when it answers: a socket that is seen is
 either live, or its server is gone.
 """
 
@@ -14,7 +14,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from imgtool.disk import atomic
 from imgtool.disk.layout import base, parent
@@ -22,6 +22,7 @@ from imgtool.disk.locks import try_lock
 from imgtool.errors import AlreadyExists, InvalidArgument, PermissionDenied, Unavailable, from_oserror
 
 PATH_MAX = 107  # bytes of sun_path, without the NUL at its end
+BACKLOG = 1024  # connections that wait until they are taken
 _SCHEME = "unix://"
 _LOCK_TIMEOUT = 10.0
 
@@ -66,12 +67,11 @@ class Address:
         self.path = path
         self._identity: tuple[int, int] | None = None
 
-    def bind(self, bind: Callable[[str], object], start: Callable[[], object]) -> None:
-        """Have the socket made, and put it into place when `start` has returned.
+    def listen(self, start: Callable[[socket.socket], object]) -> None:
+        """Have a socket that only its owner can reach, and put it into place when `start` has returned.
 
         Args:
-            bind: makes the socket that it is given the path of.
-            start: begins to answer there.
+            start: begins to answer at the socket, which it is given.
 
         Raises:
             AlreadyExists: another server answers there, or what is there is no socket.
@@ -79,18 +79,16 @@ class Address:
         """
         directory = parent(self.path)
         _make(directory)
-        with _alone(directory):
+        with _alone(directory), ExitStack() as undo:
             _check_free(self.path)
             path = f"{directory}/{_beside(base(self.path))}"
-            try:
-                _private(bind, path)
-                start()
-                status = os.lstat(path)
-                self._identity = status.st_dev, status.st_ino
-                atomic.Batch().rename(path, self.path)
-            except BaseException:
-                atomic.Batch().unlink(path)
-                raise
+            undo.callback(atomic.Batch().unlink, path)
+            listener = undo.enter_context(_listening(path))
+            start(listener)
+            status = os.lstat(path)
+            self._identity = status.st_dev, status.st_ino
+            atomic.Batch().rename(path, self.path)
+            undo.pop_all()
 
     def withdraw(self) -> None:
         """Remove the socket, if it is still ours."""
@@ -103,13 +101,23 @@ class Address:
                 atomic.Batch().unlink(self.path)
 
 
-def _private(bind: Callable[[str], object], path: str) -> None:
-    """Have the socket made for its owner alone: its mode is the umask's, from its first moment on."""
+def _listening(path: str) -> socket.socket:
+    """A socket for its owner alone: its mode is the umask's, from its first moment on.
+
+    Raises:
+        ImgtoolError: there can be none; by the system's error.
+    """
+    listener = socket.socket(socket.AF_UNIX)
     mask = os.umask(0o177)
     try:
-        bind(path)
+        listener.bind(path)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise from_oserror(error, f"cannot listen at '{path}'") from error
     finally:
         os.umask(mask)
+    return listener
 
 
 def _beside(name: str) -> str:

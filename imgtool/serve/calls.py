@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
+from typing import Any, TypeVar
 
-import grpc
-
-from imgtool.errors import FailedPrecondition, ImgtoolError, InvalidArgument, ResourceExhausted, from_oserror
+from imgtool.errors import FailedPrecondition, ImgtoolError, ResourceExhausted, from_oserror
 from imgtool.names import check_namespace
+from imgtool.serve.http2 import Stream
 
 NAMESPACE = "containerd-namespace"
 LEASE = "containerd-lease"
+TIMEOUT = "grpc-timeout"
+
+CODES = {
+    "INVALID_ARGUMENT": 3,
+    "NOT_FOUND": 5,
+    "ALREADY_EXISTS": 6,
+    "PERMISSION_DENIED": 7,
+    "RESOURCE_EXHAUSTED": 8,
+    "FAILED_PRECONDITION": 9,
+    "OUT_OF_RANGE": 11,
+    "UNIMPLEMENTED": 12,
+    "INTERNAL": 13,
+    "UNAVAILABLE": 14,
+    "DATA_LOSS": 15,
+}
+"""gRPC's numbers for the codes that errors have."""
 
 _MESSAGE_MAX = 2048  # bytes; three times as many, written as %XX, still fit into the trailer of a reply
+_MARK = "is_at_once"
 # containerd's clients know an error by its code, take this end off the message and put their own there.
 _ENDS = {
     "ALREADY_EXISTS": "already exists",
@@ -22,32 +41,37 @@ _ENDS = {
     "UNAVAILABLE": "unavailable",
     "UNIMPLEMENTED": "not implemented",
 }
+_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])", re.ASCII)
+_SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+M = TypeVar("M", bound=Callable[..., Any])
 
 
-class OutOfRange(InvalidArgument):
-    """An offset that the content does not have."""
+def at_once(method: M) -> M:
+    """Mark a method of a service that waits for no lock and for nobody: the thread that reads the client's
+    connection answers it, which is quicker, and reads nothing meanwhile.
+    """
+    setattr(method, _MARK, True)
+    return method
 
-    grpc = "OUT_OF_RANGE"
 
-
-class Unimplemented(InvalidArgument):
-    """A method that imgtool does not have."""
-
-    grpc = "UNIMPLEMENTED"
+def is_at_once(method: Callable[..., Any]) -> bool:
+    return getattr(method, _MARK, False)
 
 
 class Call:
     """What a service is given beside the request.
 
     Args:
-        context: grpc's.
+        stream: on which it came.
         backend: the namespace that is meant where the client names none.
     """
 
-    def __init__(self, context: grpc.ServicerContext, backend: str | None = None) -> None:
-        self._context = context
+    def __init__(self, stream: Stream, backend: str | None = None) -> None:
+        self._stream = stream
         self._backend = backend
-        self._metadata = context.invocation_metadata()
+        self._header = stream.headers.get
+        self._deadline = _deadline(self._header(TIMEOUT))
 
     @property
     def namespace(self) -> str:
@@ -82,20 +106,20 @@ class Call:
 
     def is_active(self) -> bool:
         """Whether somebody still waits for the answer."""
-        return bool(self._context.is_active())
+        is_late = self._deadline is not None and time.monotonic() > self._deadline
+        return self._stream.is_open and not is_late
 
     def on_end(self, callback: Callable[[], None]) -> bool:
-        """Have `callback` called, in another thread, when the call ends, however it does; False if it has
+        """Have `callback` called, in whatever thread, when the call ends, however it does; False if it has
         ended, and `callback` is not called.
         """
-        return bool(self._context.add_callback(callback))
+        return self._stream.on_end(callback)
 
-    def _header(self, key: str) -> str:
-        """The first value counts, as in containerd."""
-        for name, value in self._metadata:
-            if name == key:
-                return str(value)
-        return ""
+
+def _deadline(timeout: str | None) -> float | None:
+    """When a call is to have ended, of `time.monotonic`; None for one that is given all the time."""
+    found = _TIMEOUT.fullmatch(timeout) if timeout else None
+    return time.monotonic() + int(found[1]) * _SECONDS[found[2]] if found else None
 
 
 def as_ours(error: Exception) -> ImgtoolError:
@@ -109,9 +133,9 @@ def as_ours(error: Exception) -> ImgtoolError:
     return ImgtoolError(f"internal error: {type(error).__name__}: {error}")
 
 
-def status(error: ImgtoolError) -> tuple[grpc.StatusCode, str]:
+def status(error: ImgtoolError) -> tuple[int, str]:
     """Code and message, by the table in imgtool(1)."""
     message = error.message.encode(errors="backslashreplace")[:_MESSAGE_MAX].decode(errors="ignore")
     if end := _ENDS.get(error.grpc):
         message = f"{message.removesuffix(end).rstrip()}: {end}"
-    return grpc.StatusCode[error.grpc], message
+    return CODES[error.grpc], message

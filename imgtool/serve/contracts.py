@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from imgtool.errors import InvalidArgument
 from imgtool.stores import Store
 
 Open = Callable[[], AbstractContextManager[Store]]
@@ -13,6 +14,18 @@ Open = Callable[[], AbstractContextManager[Store]]
 (its workspace numbers its files, and its memory of records is one for all), and a store that is opened
 anew sees what has become of the files and of imgtool.toml meanwhile.
 """
+
+
+class OutOfRange(InvalidArgument):
+    """An offset that the content does not have."""
+
+    grpc = "OUT_OF_RANGE"
+
+
+class Unimplemented(InvalidArgument):
+    """A method that imgtool does not have."""
+
+    grpc = "UNIMPLEMENTED"
 
 
 class Scheduler(Protocol):

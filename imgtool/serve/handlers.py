@@ -1,28 +1,28 @@
-"""From a service's descriptor and an object to what grpc calls: no generated stubs.
+"""From a service's descriptor and an object to the methods that answer calls: no generated stubs.
 
-The method `ListStatuses` is answered by `list_statuses(request, call)`. It returns the response, or yields
-them where they are streamed; streamed requests come as an iterator. What the object does not have is
-Unimplemented, and so is every service that nobody has.
+The method `ListStatuses` is answered by `list_statuses(request, call)`. It returns the response, or is a
+generator of them where they are streamed; streamed requests come as an iterator. What the object does not
+have is Unimplemented, and so is every service that nobody has.
 """
 
 from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Any, Protocol
 
-import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodDescriptorProto
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from imgtool.errors import ImgtoolError
-from imgtool.serve.calls import Call, Unimplemented, as_ours, status
-from imgtool.serve.contracts import Log
+from imgtool.serve.calls import Call, as_ours, at_once, is_at_once
+from imgtool.serve.contracts import Log, Unimplemented
 
-Method = Callable[[Any, Call], Any]
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -33,87 +33,56 @@ class Service(Protocol):
     def descriptor(self) -> ServiceDescriptor: ...
 
 
-class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
-    """The methods of all services.
+class Method:
+    """See `rpc.Method`.
 
     Args:
-        services: each service once.
+        name: `/SERVICE/METHOD`.
+        answer: what the service has for it.
         log: gets a line for each call, and a warning for each that failed by a fault of our own.
-        backend: see `Call`.
         debug: have tracebacks of such faults.
+        descriptor: of the method; without one it takes and gives anything.
     """
 
     def __init__(
-        self, services: list[Service], log: Log, *, backend: str | None = None, debug: bool = False
+        self,
+        name: str,
+        answer: Callable[[Any, Call], Any],
+        log: Log,
+        debug: bool,
+        descriptor: MethodDescriptor | None = None,
     ) -> None:
-        self._backend = backend
+        kind, asked, given = MethodDescriptorProto(), Empty, Empty
+        if descriptor is None:
+            kind.client_streaming = kind.server_streaming = True
+        else:
+            descriptor.CopyToProto(kind)
+            asked, given = GetMessageClass(descriptor.input_type), GetMessageClass(descriptor.output_type)
+        self.name = name
+        self.is_at_once = is_at_once(answer)
+        self.takes_stream: bool = kind.client_streaming
+        self.gives_stream: bool = kind.server_streaming
+        self._answer = answer
         self._log = log
         self._debug = debug
-        self._methods = {
-            f"/{service.descriptor.full_name}/{method.name}": self._handler(service, method)
-            for service in services
-            for method in service.descriptor.methods
-        }
+        self._parse = asked.FromString
+        self._serialize = given.SerializeToString
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        return self._methods.get(details.method) or self._absent(details.method)
-
-    def _handler(self, service: Service, method: MethodDescriptor) -> grpc.RpcMethodHandler:
-        name = f"/{service.descriptor.full_name}/{method.name}"
-        answer = getattr(service, _WORD.sub("_", method.name).lower(), None)
-        if answer is None:
-            return self._absent(name)
-        proto = MethodDescriptorProto()
-        method.CopyToProto(proto)
-        kinds = {
-            (False, False): (grpc.unary_unary_rpc_method_handler, self._once),
-            (False, True): (grpc.unary_stream_rpc_method_handler, self._streamed),
-            (True, False): (grpc.stream_unary_rpc_method_handler, self._once),
-            (True, True): (grpc.stream_stream_rpc_method_handler, self._streamed),
-        }
-        make, behaviour = kinds[proto.client_streaming, proto.server_streaming]
-        return make(
-            partial(behaviour, name, answer),
-            request_deserializer=GetMessageClass(method.input_type).FromString,
-            response_serializer=GetMessageClass(method.output_type).SerializeToString,
-        )
-
-    def _absent(self, name: str) -> grpc.RpcMethodHandler:
-        def answer(request: object, call: Call) -> None:
-            _, service, method = name.split("/", 2)
-            raise Unimplemented(f"imgtool has no method {method} of {service}")
-
-        return grpc.unary_unary_rpc_method_handler(partial(self._once, name, answer))
-
-    def _once(self, name: str, answer: Method, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            response = answer(request, Call(context, self._backend))
-        except grpc.RpcError:  # of the stream of requests: the client is gone
-            raise
-        except Exception as error:
-            failure = self._failed(name, error)
-        else:
-            self._log.detail(f"{name}: OK")
-            return response
-        return context.abort(*status(failure))
-
-    def _streamed(
-        self, name: str, answer: Method, request: Any, context: grpc.ServicerContext
-    ) -> Iterator[Any]:
-        try:
-            yield from answer(request, Call(context, self._backend))
-        except grpc.RpcError:
-            raise
-        except Exception as error:
-            failure = self._failed(name, error)
-        else:
-            self._log.detail(f"{name}: OK")
+    def answers(self, requests: Iterator[bytes], call: Call) -> Generator[bytes, None, None]:
+        parsed = map(self._parsed, requests)
+        answer = self._answer(parsed if self.takes_stream else next(parsed), call)
+        if not self.gives_stream:
+            yield self._serialize(answer)
             return
-        context.abort(*status(failure))
+        with closing(answer):
+            yield from map(self._serialize, answer)
 
-    def _failed(self, name: str, error: Exception) -> ImgtoolError:
+    def ended(self, error: Exception | None) -> ImgtoolError | None:
+        if error is None:
+            self._log.detail(f"{self.name}: OK")
+            return None
         failure = as_ours(error)
-        line = f"{name}: {failure.grpc}: {failure.message}"
+        line = f"{self.name}: {failure.grpc}: {failure.message}"
         if failure is error or isinstance(error, OSError | MemoryError):
             self._log.detail(line)
         else:
@@ -121,3 +90,43 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
             if self._debug:
                 traceback.print_exception(error)
         return failure
+
+    def _parsed(self, request: bytes) -> Any:
+        try:
+            return self._parse(request)
+        except DecodeError:
+            raise ImgtoolError("the request cannot be read") from None
+
+
+class Handlers:
+    """The methods of all services.
+
+    Args:
+        services: each service once.
+        log: see `Method`.
+        debug: see `Method`.
+    """
+
+    def __init__(self, services: list[Service], log: Log, *, debug: bool = False) -> None:
+        self._log = log
+        self._debug = debug
+        self._methods = {}
+        for service in services:
+            for method in service.descriptor.methods:
+                name = f"/{service.descriptor.full_name}/{method.name}"
+                answer = getattr(service, _WORD.sub("_", method.name).lower(), None)
+                if answer is not None:
+                    self._methods[name] = Method(name, answer, log, debug, method)
+
+    def find(self, path: str) -> Method:
+        """The one of that path; where there is none, one that says so."""
+        return self._methods.get(path) or Method(path, _absent(path), self._log, self._debug)
+
+
+def _absent(path: str) -> Callable[[Any, Call], Any]:
+    @at_once
+    def answer(requests: object, call: Call) -> None:
+        service, _, method = path.removeprefix("/").rpartition("/")
+        raise Unimplemented(f"imgtool has no method {method} of {service}")
+
+    return answer

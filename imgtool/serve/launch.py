@@ -22,14 +22,14 @@ def serve(
     """Serve the store in `root` until a signal; see `server.run`.
 
     Raises:
-        FailedPrecondition: grpcio or protobuf is not installed.
+        FailedPrecondition: hpack or protobuf is not installed.
     """
     try:
         import google.protobuf.message  # noqa: F401
-        import grpc  # noqa: F401  # only looked for
+        import hpack  # noqa: F401  # only looked for
     except ImportError as error:
         raise FailedPrecondition(
-            f"`imgtool serve` needs grpcio and protobuf: {error}",
+            f"`imgtool serve` needs hpack and protobuf: {error}",
             hint="pip install 'imgtool-store[serve]'",
         ) from None
     from imgtool.serve import server

@@ -1,41 +1,40 @@
-"""The server: grpc's threads, from the first bind to the last answer."""
+"""The server: its listening socket, its threads, and how all of them end."""
 
 from __future__ import annotations
 
-import logging
 import os
+import select
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple, Protocol
 
-# grpc's own lines, which know nothing of ours. Read when it is imported.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-import grpc
-
 from imgtool.disk import open_store
-from imgtool.errors import ImgtoolError, InvalidArgument, Unavailable
+from imgtool.errors import ImgtoolError, InvalidArgument
 from imgtool.names import check_namespace
 from imgtool.serve import address, parts, systemd
 from imgtool.serve.contracts import Log, Open
 from imgtool.serve.handlers import Handlers
+from imgtool.serve.http2 import Connection
+from imgtool.serve.rpc import Answerer
 from imgtool.serve.stores import Stores
 
-MESSAGE_MAX = 16 << 20  # as containerd
 # A stream that nobody ends holds a thread; threads are made when they are needed.
 THREADS = 128
 GRACE = 10.0
+_PAUSE = 0.05  # before another connection is taken, where there is no descriptor or thread for one
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
 class Place(Protocol):
-    """Where clients connect: `address.Address`, or `systemd.Relay`."""
+    """Where clients connect: `address.Address`, or `systemd.Inherited`."""
 
-    def bind(self, bind: Callable[[str], object], start: Callable[[], object]) -> None: ...
+    def listen(self, start: Callable[[socket.socket], object]) -> None: ...
 
     def withdraw(self) -> None: ...
 
@@ -64,27 +63,21 @@ class Server:
     def __init__(
         self, root: str, open: Open, log: Log, *, backend: str | None = None, debug: bool = False
     ) -> None:
-        self._backend = backend
         self._log = log
+        self._backend = backend
+        self._debug = debug
         self._world = parts.World(os.path.realpath(root), open, log, threading.Event(), ExitStack())
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
-        self._debug = debug
         self._place: Place | None = None
-        self._server = grpc.server(
-            self._threads,
-            options=[
-                ("grpc.max_receive_message_length", MESSAGE_MAX),
-                ("grpc.max_send_message_length", MESSAGE_MAX),
-            ],
-        )
+        self._clients: Clients | None = None
 
     def start(self, place: Place) -> None:
         """Answer at `place` from now on.
 
         Raises:
-            Unavailable: grpc cannot listen there; and what `place` raises.
+            ImgtoolError: what `place` raises.
         """
-        place.bind(self._bind, self._answer)
+        place.listen(self._answer)
         self._place = place
 
     def stop(self, grace: float = GRACE) -> None:
@@ -95,24 +88,92 @@ class Server:
                 self._place.withdraw()
             except ImgtoolError as error:
                 self._log.warn(error.message)
-        self._server.stop(grace).wait()
+        if self._clients is not None:
+            clients, self._clients = self._clients, None
+            clients.stop(grace)
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._world.on_stop.close()
 
-    def _bind(self, path: str) -> None:
-        try:
-            bound = self._server.add_insecure_port(f"unix:{path}")
-        except RuntimeError:
-            bound = 0
-        if not bound:
-            raise Unavailable(f"cannot listen at '{path}'")
+    def _answer(self, listener: socket.socket) -> None:
+        handlers = Handlers(parts.compose(self._world), self._log, debug=self._debug)
+        answerer = Answerer(handlers.find, self._threads, self._backend)
+        self._clients = Clients(listener, partial(Connection, opened=answerer), self._log)
+        self._clients.start()
 
-    def _answer(self) -> None:
-        services = parts.compose(self._world)
-        self._server.add_generic_rpc_handlers(
-            (Handlers(services, self._log, backend=self._backend, debug=self._debug),)
-        )
-        self._server.start()
+
+class Clients:
+    """Takes connections, each in a thread of its own.
+
+    Args:
+        listener: where they come; closed at the end.
+        connect: makes the connection of a socket.
+        log: told of what goes wrong.
+    """
+
+    def __init__(
+        self, listener: socket.socket, connect: Callable[[socket.socket], Connection], log: Log
+    ) -> None:
+        self._listener = listener
+        self._connect = connect
+        self._log = log
+        self._wake = os.pipe()
+        self._thread = threading.Thread(target=self._accept, name="accept", daemon=True)
+        self._connections: set[Connection] = set()
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, grace: float) -> None:
+        """Take no more, let the calls of those that are there end for `grace` seconds, and end all."""
+        os.write(self._wake[1], b".")
+        self._thread.join()
+        self._listener.close()
+        for end in self._wake:
+            os.close(end)
+        with self._lock:
+            connections = list(self._connections)
+        deadline = time.monotonic() + grace
+        for connection in connections:
+            connection.leave(max(deadline - time.monotonic(), 0))
+        for connection in connections:
+            connection.wait(max(deadline - time.monotonic(), 0))
+            connection.close()
+
+    def _accept(self) -> None:
+        self._listener.setblocking(False)
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        poll.register(self._wake[0], select.POLLIN)
+        while not any(fd == self._wake[0] for fd, _ in poll.poll()):
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # gone already, or there is no descriptor: others may end
+                time.sleep(_PAUSE)
+                continue
+            connection = self._connect(client)
+            with self._lock:
+                self._connections.add(connection)
+            try:
+                threading.Thread(
+                    target=self._serve, args=(connection,), name="connection", daemon=True
+                ).start()
+            except RuntimeError:  # no thread
+                client.close()
+                self._forget(connection)
+                time.sleep(_PAUSE)
+
+    def _serve(self, connection: Connection) -> None:
+        try:
+            connection.run()
+        except Exception as error:
+            self._log.warn(f"a connection failed: {type(error).__name__}: {error}")
+        finally:
+            self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        with self._lock:
+            self._connections.discard(connection)
 
 
 def run(options: Options, log: Log) -> None:
@@ -120,7 +181,7 @@ def run(options: Options, log: Log) -> None:
 
     Raises:
         InvalidArgument: the address is none, or there are two; or `backend` can be no namespace.
-        AlreadyExists, PermissionDenied: it cannot be had, see `address.Address.bind`; and what opening the
+        AlreadyExists, PermissionDenied: it cannot be had, see `address.Address.listen`; and what opening the
             store raises.
     """
     listener = systemd.inherited()
@@ -136,12 +197,10 @@ def run(options: Options, log: Log) -> None:
         pass  # what cannot be opened is told now, not to every client
     place: Place
     if listener is not None:
-        place, where = systemd.Relay(listener), listener.getsockname()
+        place, where = systemd.Inherited(listener), listener.getsockname()
     else:
         where = address.parse(options.address or address.default(os.path.abspath(options.root)))
         place = address.Address(where)
-    logging.getLogger("grpc").addHandler(logging.NullHandler())
-    logging.getLogger("grpc").propagate = False
     # Before the first thread is made: all inherit it, and so the signals wait for `sigwait`.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:

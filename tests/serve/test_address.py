@@ -22,14 +22,14 @@ def listen(path: str) -> socket.socket:
     return server
 
 
-class Listening:
-    """Binds as grpc does, and keeps the socket."""
+class Started:
+    """Begins to answer, and keeps the sockets."""
 
     def __init__(self) -> None:
         self.sockets: list[socket.socket] = []
 
-    def __call__(self, path: str) -> None:
-        self.sockets.append(listen(path))
+    def __call__(self, listener: socket.socket) -> None:
+        self.sockets.append(listener)
 
     def close(self) -> None:
         for server in self.sockets:
@@ -96,49 +96,56 @@ def test_the_default_is_in_the_runtime_directory_else_in_the_store(monkeypatch: 
 def test_the_longest_path_can_be_bound(tmp_path: Path) -> None:
     """The name beside it, at which the socket is made, must not be longer."""
     path = f"{tmp_path}/".ljust(PATH_MAX, "x")
-    bind = Listening()
+    started = Started()
     address = Address(path)
-    address.bind(bind, lambda: None)
+    address.listen(started)
     assert stat.S_ISSOCK(os.stat(path).st_mode)
     address.withdraw()
-    bind.close()
+    started.close()
 
 
 def test_only_the_owner_reaches_the_socket_whatever_the_umask(tmp_path: Path) -> None:
     path = tmp_path / "new" / "socket"
-    bind = Listening()
+    started = Started()
     before = os.umask(0)
     try:
-        Address(str(path)).bind(bind, lambda: None)
+        Address(str(path)).listen(started)
         assert os.umask(0) == 0
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    bind.close()
+    started.close()
 
 
 def test_the_socket_is_seen_when_it_answers_and_not_before(tmp_path: Path) -> None:
     """Whoever waits for it need not try twice."""
     path = tmp_path / "socket"
-    bind = Listening()
+    started = Started()
     seen: list[bool] = []
-    Address(str(path)).bind(bind, lambda: seen.append(path.exists()))
+
+    def start(listener: socket.socket) -> None:
+        started(listener)
+        seen.append(path.exists())
+
+    Address(str(path)).listen(start)
     assert seen == [False]
     assert [p.name for p in tmp_path.iterdir()] == ["socket"]
-    bind.close()
+    started.close()
 
 
 def test_a_server_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
-    bind = Listening()
+    """Neither a name that nobody serves nor a descriptor."""
+    started = Started()
 
-    def fail() -> None:
+    def fail(listener: socket.socket) -> None:
+        started(listener)
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        Address(str(tmp_path / "socket")).bind(bind, fail)
+        Address(str(tmp_path / "socket")).listen(fail)
     assert list(tmp_path.iterdir()) == []
-    bind.close()
+    assert [listener.fileno() for listener in started.sockets] == [-1]
 
 
 def test_a_socket_that_is_served_is_left_alone(tmp_path: Path) -> None:
@@ -146,7 +153,7 @@ def test_a_socket_that_is_served_is_left_alone(tmp_path: Path) -> None:
     with listen(path):
         before = os.stat(path)
         with pytest.raises(AlreadyExists, match="another server answers"):
-            Address(path).bind(lambda _: pytest.fail("bound"), lambda: None)
+            Address(path).listen(lambda _: pytest.fail("started"))
         assert os.stat(path).st_ino == before.st_ino
 
 
@@ -154,32 +161,33 @@ def test_the_socket_of_a_server_that_is_gone_is_replaced(tmp_path: Path) -> None
     """A killed one leaves its socket behind."""
     path = str(tmp_path / "socket")
     listen(path).close()
-    bind = Listening()
-    Address(path).bind(bind, lambda: None)
+    started = Started()
+    Address(path).listen(started)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
-    bind.close()
+    started.close()
 
 
 def test_of_two_that_start_at_once_the_second_waits_and_is_told(tmp_path: Path) -> None:
     """Both would find the place free, and one would serve where nobody comes."""
     path = str(tmp_path / "socket")
-    first, second = Listening(), Listening()
+    first, second = Started(), Started()
     told: list[str] = []
 
     def start_second() -> None:
         with pytest.raises(AlreadyExists) as caught:
-            Address(path).bind(second, lambda: None)
+            Address(path).listen(second)
         told.append(caught.value.message)
 
     other = threading.Thread(target=start_second)
 
-    def start_first() -> None:
+    def start_first(listener: socket.socket) -> None:
+        first(listener)
         other.start()
         other.join(0.2)
         assert other.is_alive()
 
-    Address(path).bind(first, start_first)
+    Address(path).listen(start_first)
     other.join(30)
     assert told == [f"another server answers at '{path}'"]
     assert second.sockets == []
@@ -199,7 +207,7 @@ def test_what_is_no_socket_is_not_replaced(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     before = path.lstat()
     with pytest.raises(AlreadyExists, match="no socket"):
-        Address(str(path)).bind(lambda _: pytest.fail("bound"), lambda: None)
+        Address(str(path)).listen(lambda _: pytest.fail("started"))
     assert path.lstat().st_ino == before.st_ino
 
 
@@ -210,19 +218,19 @@ def test_a_directory_that_others_write_is_refused(tmp_path: Path, mode: int) -> 
     shared.mkdir()
     shared.chmod(mode)
     with pytest.raises(PermissionDenied, match="others may write"):
-        Address(str(shared / "socket")).bind(lambda _: pytest.fail("bound"), lambda: None)
+        Address(str(shared / "socket")).listen(lambda _: pytest.fail("started"))
 
 
 def test_the_socket_of_a_successor_stays_when_the_predecessor_ends(tmp_path: Path) -> None:
     """Somebody removed our socket, and another server began."""
     path = tmp_path / "socket"
     old, new = Address(str(path)), Address(str(path))
-    bind = Listening()
-    old.bind(bind, lambda: None)
+    started = Started()
+    old.listen(started)
     path.unlink()
-    new.bind(bind, lambda: None)
+    new.listen(started)
     old.withdraw()
     assert path.exists()
     new.withdraw()
     assert not path.exists()
-    bind.close()
+    started.close()

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from socket import AF_UNIX, socket
 
 import grpc
 import pytest
@@ -19,13 +20,16 @@ from imgtool.disk.store import DiskStore
 from imgtool.ops import gc
 from imgtool.serve.address import Address
 from imgtool.serve.contracts import Log
-from imgtool.serve.proto import images_pb2, types_pb2
+from imgtool.serve.proto import content_pb2, images_pb2, types_pb2, version_pb2
 from imgtool.serve.server import Server
 
 from .client import Served
+from .frames import DATA, GOAWAY, PING, Peer, frame, setting
 
 IMAGES = images_pb2.DESCRIPTOR.services_by_name["Images"]
 TARGET = types_pb2.Descriptor(media_type="text/plain", digest=Digest.of(b"a"), size=1)
+VERSION = f"/{version_pb2.DESCRIPTOR.services_by_name['Version'].full_name}/Version"
+READ = f"/{content_pb2.DESCRIPTOR.services_by_name['Content'].full_name}/Read"
 CLIENTS, ROUNDS = 8, 12
 
 
@@ -161,3 +165,74 @@ def test_a_call_that_does_not_end_holds_the_server_no_longer_than_it_is_given(
     assert time.monotonic() - began < 5
     running.join(30)
     assert len(codes) == 1
+
+
+# --- connections -----------------------------------------------------------------------------------
+
+
+def connect(path: Path) -> Peer:
+    end = socket(AF_UNIX)
+    end.connect(str(path))
+    return Peer(end)
+
+
+def test_three_hundred_connections_are_served_at_once(server: Served) -> None:
+    """Each with a call, after all of them are there; and none is left when they are closed."""
+    before = threading.active_count()
+    clients = [connect(server.path) for _ in range(300)]
+    for client in clients:
+        client.hello()
+    for client in clients:
+        client.ask(1, VERSION)
+    assert {client.answer(1).status for client in clients} == {"0"}
+    for client in clients:
+        client.close()
+    for _ in range(500):
+        if threading.active_count() <= before:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_a_client_that_reads_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Its answer fills the socket, and who sends it has the lock of the connection."""
+    root = tmp_path / "store"
+    with open_store(str(root)) as store, store.content("default").writer("w") as writer:
+        writer.write(bytes(8 << 20))
+        digest = writer.commit(labels={"containerd.io/gc.root": "1"}).digest
+    server = Server(str(root), partial(open_store, str(root)), Log(print, print, print))
+    server.start(Address(str(tmp_path / "socket")))
+    client = connect(tmp_path / "socket")
+    client.hello(setting(4, 1 << 30))
+    request = content_pb2.ReadContentRequest(digest=digest).SerializeToString()
+    client.ask(1, READ, request, {"containerd-namespace": "default"})
+    client.until(DATA)
+    time.sleep(0.1)
+    began = time.monotonic()
+    server.stop(grace=0.3)
+    assert time.monotonic() - began < 5
+    client.close()
+
+
+def test_who_is_told_to_go_is_told_which_calls_are_not_taken(held: tuple[Held, Server, Served]) -> None:
+    """Its running call is answered; a later one on the same connection is not, and can be sent elsewhere."""
+    opener, server, served = held
+    client = connect(served.path)
+    client.hello()
+    path = f"/{IMAGES.full_name}/Create"
+    client.ask(1, path, create("app").SerializeToString(), {"containerd-namespace": "default"})
+    assert opener.arrived.wait(30)
+    stopping = threading.Thread(target=server.stop, kwargs={"grace": 30})
+    stopping.start()
+    told = client.until(GOAWAY)
+    assert (int.from_bytes(told.payload[:4]), told.code) == (1, 0)
+    client.ask(3, VERSION)
+    client.send(frame(PING, payload=bytes(8)))
+    between = next(client.frames())
+    assert between.kind == PING
+    opener.go_on.set()
+    stopping.join(30)
+    heard = client.ended()
+    assert {found.number for found in heard} == {1}
+    assert b"grpc-status\x010" in heard[-1].payload
+    client.close()

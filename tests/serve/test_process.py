@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -218,8 +219,10 @@ def test_a_socket_that_systemd_hands_over_is_served(tmp_path: Path) -> None:
         assert (tmp_path / "socket").exists()
 
 
-def test_what_is_passed_on_arrives_whole_in_both_directions(tmp_path: Path) -> None:
-    """More than a pipe holds, and as many clients as there are at once."""
+def test_all_who_come_to_a_socket_that_was_handed_over_are_served(
+    tmp_path: Path,
+) -> None:
+    """More than a socket holds, and as many clients as there are at once."""
     names = [f"{letter * 30000}-{i}" for i, letter in enumerate("abcdefgh" * 8)]
     target = types_pb2.Descriptor(media_type="text/plain", digest=Digest.of(b"a"), size=1)
 
@@ -240,6 +243,22 @@ def test_what_is_passed_on_arrives_whole_in_both_directions(tmp_path: Path) -> N
         assert server.wait(30) == 0
 
 
+def test_it_outlives_a_lack_of_descriptors(run: Callable[..., Process], tmp_path: Path) -> None:
+    """Who cannot be taken waits, and is taken when others have gone."""
+    server = run("--address", "./socket")
+    begun(server)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (40, 40))
+    many = []
+    for _ in range(60):
+        many.append(socket.socket(socket.AF_UNIX))
+        many[-1].connect(str(tmp_path / "socket"))
+    time.sleep(0.3)
+    for one in many:
+        one.close()
+    assert version(tmp_path / "socket") == "imgtool"
+    assert server.stop() == 0
+
+
 def test_a_socket_that_is_handed_over_and_an_address_are_one_too_many(tmp_path: Path) -> None:
     with activated(tmp_path) as (_, start):
         server = start("--address", "./other")
@@ -248,7 +267,7 @@ def test_a_socket_that_is_handed_over_and_an_address_are_one_too_many(tmp_path: 
         assert "--address is given, and a socket was handed over" in server.stderr.read()
 
 
-@pytest.mark.parametrize("missing", ["grpc", "google.protobuf"])
+@pytest.mark.parametrize("missing", ["hpack", "google.protobuf"])
 def test_without_the_extra_it_is_told_how_to_get_it(tmp_path: Path, missing: str) -> None:
     """Most people do not need it, and do not have it."""
     script = (
@@ -265,6 +284,6 @@ def test_without_the_extra_it_is_told_how_to_get_it(tmp_path: Path, missing: str
         timeout=60,
     )
     assert done.returncode == 5
-    assert "needs grpcio and protobuf" in done.stderr
+    assert "needs hpack and protobuf" in done.stderr
     assert "hint: pip install 'imgtool-store[serve]'\n" in done.stderr
     assert not (tmp_path / "socket").exists()

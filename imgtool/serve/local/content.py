@@ -11,8 +11,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, DataLoss, NotFound, Unavailable
 from imgtool.model import EMPTY, ContentInfo, IngestStatus
-from imgtool.serve.calls import OutOfRange
-from imgtool.serve.contracts import Open, Publisher
+from imgtool.serve.contracts import Open, OutOfRange, Publisher
 from imgtool.serve.local.readers import Readers
 from imgtool.stores import Commit, IngestManager, Manager, Provider, Store, Writer
 

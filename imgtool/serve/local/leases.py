@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from imgtool.model import Lease
 from imgtool.names import check_resource
-from imgtool.serve.calls import Unimplemented
-from imgtool.serve.contracts import Open, Scheduler
+from imgtool.serve.contracts import Open, Scheduler, Unimplemented
 
 _KINDS = ("content", "ingests", "images", "snapshots")
 

@@ -10,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 from imgtool.digest import Digest
 from imgtool.errors import InvalidArgument
 from imgtool.serve import messages
-from imgtool.serve.calls import Call
+from imgtool.serve.calls import Call, at_once
 from imgtool.serve.local.content import Action, LocalContent, Progress, Step
 from imgtool.serve.proto import content_pb2 as pb
 
@@ -32,6 +32,7 @@ class Content:
         self._content = content
         self._backend = backend
 
+    @at_once
     def info(self, request: pb.InfoRequest, call: Call) -> pb.InfoResponse:
         found = self._of(call).info(call.namespace, Digest.parse(request.digest))
         return pb.InfoResponse(info=messages.info(found))
@@ -50,6 +51,7 @@ class Content:
         self._of(call).delete(call.namespace, Digest.parse(request.digest))
         return Empty()
 
+    @at_once
     def read(self, request: pb.ReadContentRequest, call: Call) -> Iterator[pb.ReadContentResponse]:
         """Offsets of the responses count from where the reading begins, as containerd's do."""
         digest, at = Digest.parse(request.digest), 0

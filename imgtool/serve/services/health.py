@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from imgtool.errors import NotFound
-from imgtool.serve.calls import Call
+from imgtool.serve.calls import Call, at_once
 from imgtool.serve.proto import health_pb2 as pb
 
 
@@ -20,6 +20,7 @@ class Health:
     def __init__(self, services: Collection[str]) -> None:
         self._services = services
 
+    @at_once
     def check(self, request: pb.HealthCheckRequest, call: Call) -> pb.HealthCheckResponse:
         if request.service and request.service not in self._services:
             raise NotFound(f"service '{request.service[:200]}'")

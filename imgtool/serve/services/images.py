@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.empty_pb2 import Empty
 
 from imgtool.serve import messages
-from imgtool.serve.calls import Call
+from imgtool.serve.calls import Call, at_once
 from imgtool.serve.local.images import LocalImages
 from imgtool.serve.proto import images_pb2 as pb
 
@@ -16,6 +16,7 @@ class Images:
     def __init__(self, images: LocalImages) -> None:
         self._images = images
 
+    @at_once
     def get(self, request: pb.GetImageRequest, call: Call) -> pb.GetImageResponse:
         return pb.GetImageResponse(image=messages.image(self._images.get(call.namespace, request.name)))
 

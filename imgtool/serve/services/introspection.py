@@ -6,7 +6,7 @@ import os
 
 from google.protobuf.empty_pb2 import Empty
 
-from imgtool.serve.calls import Call
+from imgtool.serve.calls import Call, at_once
 from imgtool.serve.local.introspection import LocalIntrospection, Plugin
 from imgtool.serve.proto import introspection_pb2 as pb
 
@@ -17,13 +17,16 @@ class Introspection:
     def __init__(self, introspection: LocalIntrospection) -> None:
         self._introspection = introspection
 
+    @at_once
     def plugins(self, request: pb.PluginsRequest, call: Call) -> pb.PluginsResponse:
         return pb.PluginsResponse(plugins=map(_plugin, self._introspection.plugins(request.filters)))
 
+    @at_once
     def server(self, request: Empty, call: Call) -> pb.ServerResponse:
         pidns = os.stat("/proc/self/ns/pid").st_ino
         return pb.ServerResponse(uuid=self._introspection.uuid, pid=os.getpid(), pidns=pidns)
 
+    @at_once
     def plugin_info(self, request: pb.PluginInfoRequest, call: Call) -> pb.PluginInfoResponse:
         found = self._introspection.plugin(request.type, request.id)
         return pb.PluginInfoResponse(plugin=_plugin(found))

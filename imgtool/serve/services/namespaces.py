@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.empty_pb2 import Empty
 
 from imgtool.serve import messages
-from imgtool.serve.calls import Call
+from imgtool.serve.calls import Call, at_once
 from imgtool.serve.local.namespaces import LocalNamespaces
 from imgtool.serve.proto import namespaces_pb2 as pb
 
@@ -16,6 +16,7 @@ class Namespaces:
     def __init__(self, namespaces: LocalNamespaces) -> None:
         self._namespaces = namespaces
 
+    @at_once
     def get(self, request: pb.GetNamespaceRequest, call: Call) -> pb.GetNamespaceResponse:
         return pb.GetNamespaceResponse(namespace=messages.namespace(self._namespaces.get(request.name)))
 

@@ -1,0 +1,593 @@
+"""HTTP/2 (RFC 9113), the server's side of one connection. What the streams carry is not known here.
+
+One thread reads, `Connection.run`, and tells the receiver of each stream what comes for it. Any thread may
+answer. Whoever writes holds the connection's lock meanwhile: so a peer that does not read is not read from
+either, and nothing piles up. What one connection can hold is bounded by the constants below: a stream that
+its peer has given up counts until whoever answers it has noticed.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from enum import IntEnum
+from io import BufferedReader, RawIOBase
+from socket import SHUT_RDWR, SO_SNDTIMEO, SOL_SOCKET, socket
+from typing import TYPE_CHECKING, Protocol
+
+from hpack import HPACKError, OversizedHeaderListError
+
+from imgtool.serve.headers import HEADERS_MAX, Headers, Unpacker
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+STREAMS_MAX = 128
+WINDOW = 1 << 20  # bytes that may come for a stream before somebody takes them
+CONNECTION_WINDOW = 1 << 24
+FRAME_MAX = 1 << 18
+SEND_TIMEOUT = 30  # seconds in which a peer reads nothing, and then loses the connection
+
+_ROUND = 1 << 18  # bytes of an answer that are written before others have their turn
+_HIGHEST = (1 << 31) - 1  # of windows and stream ids
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = range(5)
+PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(5, 10)
+END_STREAM = ACK = 0x1
+END_HEADERS, PADDED, WITH_PRIORITY = 0x4, 0x8, 0x20
+ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = range(2, 7)
+
+_HEAD = struct.Struct(">HBBBL")  # the upper and the lowest bits of the length, type, flags, stream
+_SETTING = struct.Struct(">HL")
+_LONG = struct.Struct(">L")
+
+
+class Code(IntEnum):
+    """Why a stream or a connection ends (RFC 9113, 7)."""
+
+    NO_ERROR = 0
+    PROTOCOL_ERROR = 1
+    FLOW_CONTROL_ERROR = 3
+    STREAM_CLOSED = 5
+    FRAME_SIZE_ERROR = 6
+    REFUSED_STREAM = 7
+    CANCEL = 8
+    COMPRESSION_ERROR = 9
+    ENHANCE_YOUR_CALM = 11
+
+
+class Gone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class _Fault(Exception):
+    """The peer's, of the whole connection."""
+
+    def __init__(self, code: Code, text: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class _StreamFault(_Fault):
+    """The peer's, of one stream."""
+
+
+class Receiver(Protocol):
+    """Told by the reading thread what comes for a stream; it must not wait for anybody."""
+
+    def data(self, data: bytes) -> None:
+        """What is done with must be told to `Stream.consumed`: so much more may come."""
+
+    def end(self) -> None:
+        """The peer has sent everything."""
+
+    def gone(self) -> None:
+        """The peer has given up, or is gone. Whoever answers calls `Stream.close`."""
+
+
+class Stream:
+    """One request and its answer. All but `headers` and `receiver` is for any thread.
+
+    Args:
+        connection: where it belongs.
+        number: its id.
+        headers: of the request.
+        window: bytes that the peer takes.
+    """
+
+    receiver: Receiver
+
+    def __init__(self, connection: Connection, number: int, headers: Headers, window: int) -> None:
+        self.headers = headers
+        self.number = number
+        self.window = window
+        self.unread = 0  # bytes that came and were not given back to the peer's window
+        self.has_ended = False  # the peer's side
+        self.is_gone = False
+        self._connection = connection
+        self._consumed = 0
+        self._is_answered = False
+        self._on_end: list[Callable[[], None]] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an answer can still be given."""
+        return not (self.is_gone or self._is_answered)
+
+    def on_end(self, callback: Callable[[], None]) -> bool:
+        """Have `callback` called, in whatever thread, when the answer is given or cannot be given any more;
+        False if that is so already, and `callback` is not called.
+        """
+        with self._connection.lock:
+            if self.is_open:
+                self._on_end.append(callback)
+            return self.is_open
+
+    def consumed(self, size: int) -> None:
+        """So many bytes of what came are done with."""
+        with self._connection.lock:
+            self._consumed += size
+            if self._consumed < WINDOW // 2 or self.has_ended or not self.is_open:
+                return
+            self.unread -= self._consumed
+            update = frame(WINDOW_UPDATE, 0, self.number, _LONG.pack(self._consumed))
+            self._consumed = 0
+            with suppress(Gone):
+                self._connection.write(update)
+
+    def send(
+        self, head: bytes = b"", data: Iterable[bytes] = (), tail: bytes = b"", *, may_wait: bool = True
+    ) -> bool:
+        """Answer, or a part of it. `tail` ends the stream.
+
+        Args:
+            head: the block of headers in front, as `headers.pack` makes it.
+            data: what is sent, in pieces.
+            tail: the block of headers at the end.
+            may_wait: for windows; else False is returned where they are too small, and nothing is sent.
+
+        Raises:
+            Gone: nobody takes it.
+        """
+        connection, rest = self._connection, memoryview(b"".join(data))
+        most = _ROUND if may_wait else len(rest)
+        frames: list[bytes | memoryview] = []
+        if head:
+            frames.append(frame(HEADERS, END_HEADERS, self.number, head))
+        is_last = False
+        while not is_last:
+            with connection.lock:
+                room = self._room(len(rest))
+                if room < len(rest) and not may_wait:
+                    return False
+                while rest and not room:
+                    connection.changed.wait()
+                    room = self._room(len(rest))
+                room = min(room, most)
+                self.window -= room
+                connection.window -= room
+                for at in range(0, room, connection.frame_max):
+                    size = min(connection.frame_max, room - at)
+                    frames += _HEAD.pack(size >> 8, size & 0xFF, DATA, 0, self.number), rest[at : at + size]
+                rest = rest[room:]
+                is_last = not rest
+                if is_last and tail:
+                    frames.append(frame(HEADERS, END_HEADERS | END_STREAM, self.number, tail))
+                    if not self.has_ended:  # and nobody wants the rest (8.1)
+                        frames.append(frame(RST_STREAM, 0, self.number, _LONG.pack(Code.NO_ERROR)))
+                    self._is_answered = True
+                    connection.forget(self)
+                connection.write(b"".join(frames))
+                frames = []
+        if tail:
+            self._ended()
+        return True
+
+    def close(self) -> None:
+        """Nothing more will be done for it: another may take its place. Without an answer it is cancelled."""
+        with self._connection.lock:
+            if self.is_open:
+                self.is_gone = True
+                self._connection.reset(self.number, Code.CANCEL)
+            self._connection.forget(self)
+        self._ended()
+
+    def lose(self, code: Code | None = None) -> None:
+        """Nobody waits any more; the peer is told where `code` says why. For the reading thread."""
+        with self._connection.lock:
+            if not self.is_open:
+                return
+            self.is_gone = True
+            self._connection.changed.notify_all()
+            if code is not None:
+                self._connection.reset(self.number, code)
+        self.receiver.gone()
+        self._ended()
+
+    def _room(self, size: int) -> int:
+        """So many of `size` bytes may be sent now. A window is below 0 where the peer has made it smaller."""
+        if self.is_gone:
+            raise Gone
+        return max(min(size, self.window, self._connection.window), 0)
+
+    def _ended(self) -> None:
+        if self._on_end:
+            with self._connection.lock:
+                callbacks, self._on_end = self._on_end, []
+            for callback in callbacks:
+                callback()
+
+
+class Connection:
+    """One client. `lock`, `window`, `frame_max` and what is told to need the lock are for streams.
+
+    Args:
+        socket: connected; the connection closes it.
+        opened: makes the receiver of a stream that begins. It must not wait for anybody.
+    """
+
+    def __init__(self, socket: socket, opened: Callable[[Stream], Receiver]) -> None:
+        self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)  # windows, and whether streams are there
+        self.window = 0xFFFF  # bytes that the peer takes, of all streams
+        self.frame_max = 1 << 14
+        self._stream_window = 0xFFFF
+        self._socket = socket
+        self._opened = opened
+        self._streams: dict[int, Stream] = {}
+        self._last = 0
+        self._later = bytearray()  # goes along with the next that is written
+        self._is_leaving = False
+        self._is_lost = False
+        self._unread = 0
+        self._block: tuple[int, int, bytearray] | None = None  # of headers, which is continued
+        self._unpacker = Unpacker()
+
+    def run(self) -> None:
+        """Read until the peer is gone, has broken the rules, or `close` is called."""
+        try:
+            self._socket.settimeout(None)
+            self._socket.setsockopt(SOL_SOCKET, SO_SNDTIMEO, struct.pack("@ll", SEND_TIMEOUT, 0))
+            with self.lock:
+                self.write(_OURS)
+            self._read()
+        except _Fault as fault:
+            with self.lock, suppress(Gone):
+                self._go_away(fault.code, str(fault))
+        except (Gone, OSError):
+            pass
+        finally:
+            self.close()
+            with self.lock:
+                streams = list(self._streams.values())
+            for stream in streams:
+                stream.lose()
+            self._socket.close()
+
+    def leave(self, timeout: float) -> None:
+        """Take no more streams; those that are there go on. A peer that reads nothing so long has its way."""
+        with suppress(Gone):
+            if self.lock.acquire(timeout=timeout):
+                try:
+                    if not self._is_leaving:
+                        self._is_leaving = True
+                        self._go_away(Code.NO_ERROR)
+                finally:
+                    self.lock.release()
+
+    def wait(self, timeout: float) -> None:
+        """Until no stream is there."""
+        deadline = time.monotonic() + timeout
+        if self.lock.acquire(timeout=timeout):
+            try:
+                self.changed.wait_for(lambda: not self._streams, max(deadline - time.monotonic(), 0))
+            finally:
+                self.lock.release()
+
+    def close(self) -> None:
+        """End it now."""
+        self._is_lost = True
+        with suppress(OSError):
+            self._socket.shutdown(SHUT_RDWR)
+
+    def write(self, frames: bytes | bytearray) -> None:
+        """For who has the lock.
+
+        Raises:
+            Gone: there is no peer any more.
+        """
+        if self._later:
+            frames = self._later + frames
+            self._later.clear()
+        try:
+            self._socket.sendall(frames)
+        except OSError:
+            self._is_lost = True
+        if self._is_lost:
+            self.close()
+            raise Gone
+
+    def flush(self) -> None:
+        """Write what was put off."""
+        if self._later:
+            with self.lock:
+                self.write(b"")
+
+    def reset(self, number: int, code: Code) -> None:
+        """For who has the lock: tell the peer that a stream has ended before its time."""
+        with suppress(Gone):
+            self.write(frame(RST_STREAM, 0, number, _LONG.pack(code)))
+
+    def forget(self, stream: Stream) -> None:
+        """For who has the lock: it is done with."""
+        self._streams.pop(stream.number, None)
+        if self._is_leaving:
+            self.changed.notify_all()
+
+    # --- what comes --------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        with BufferedReader(_Source(self._socket, self.flush), FRAME_MAX) as file:
+            read = file.read
+            if read(len(PREFACE)) != PREFACE:
+                raise _Fault(Code.PROTOCOL_ERROR, "no preface")
+            is_first = True
+            while len(head := read(_HEAD.size)) == _HEAD.size:
+                high, low, kind, flags, number = _HEAD.unpack(head)
+                size = high << 8 | low
+                if size > FRAME_MAX:
+                    raise _Fault(Code.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
+                if len(payload := read(size)) < size:
+                    return
+                if is_first and (kind != SETTINGS or flags & ACK):
+                    raise _Fault(Code.PROTOCOL_ERROR, "no settings")
+                is_first = False
+                self._frame(kind, flags, number & _HIGHEST, payload)
+
+    def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        if self._block is not None and (kind != CONTINUATION or number != self._block[0]):
+            raise _Fault(Code.PROTOCOL_ERROR, "a block of headers is not continued")
+        if kind >= len(_RULES):
+            return
+        take, is_of_stream, size = _RULES[kind]
+        if is_of_stream is not None and is_of_stream != bool(number):
+            raise _Fault(Code.PROTOCOL_ERROR, f"frame type {kind} on stream {number}")
+        if size not in (None, len(payload)):
+            raise _Fault(Code.FRAME_SIZE_ERROR, f"frame type {kind} of {len(payload)} bytes")
+        try:
+            take(self, flags, number, payload)
+        except _StreamFault as fault:
+            if stream := self._streams.get(number):
+                stream.lose(fault.code)
+            else:
+                with self.lock:
+                    self.reset(number, fault.code)
+
+    def _data(self, flags: int, number: int, payload: bytes) -> None:
+        stream, size = self._known(number), len(payload)
+        self._unread += size
+        if self._unread > CONNECTION_WINDOW:
+            raise _Fault(Code.FLOW_CONTROL_ERROR, "more than the connection's window")
+        if self._unread >= CONNECTION_WINDOW // 2:
+            with self.lock:
+                self.write(frame(WINDOW_UPDATE, 0, 0, _LONG.pack(self._unread)))
+            self._unread = 0
+        data = _without_padding(flags, payload)
+        if stream is None or not stream.is_open:
+            return
+        if stream.has_ended:
+            raise _StreamFault(Code.STREAM_CLOSED)
+        with self.lock:
+            stream.unread += size
+            if stream.unread > WINDOW:
+                raise _StreamFault(Code.FLOW_CONTROL_ERROR)
+        if len(data) < size:
+            stream.consumed(size - len(data))
+        if data:
+            stream.receiver.data(data)
+        if flags & END_STREAM:
+            self._end(stream)
+
+    def _headers(self, flags: int, number: int, payload: bytes) -> None:
+        block = _without_padding(flags, payload)
+        if flags & WITH_PRIORITY:
+            if len(block) < 5:
+                raise _Fault(Code.FRAME_SIZE_ERROR, "no room for a priority")
+            block = block[5:]
+        if flags & END_HEADERS:
+            self._request(flags, number, block)
+        else:
+            self._block = number, flags, bytearray(block)
+
+    def _continuation(self, flags: int, number: int, payload: bytes) -> None:
+        if self._block is None:
+            raise _Fault(Code.PROTOCOL_ERROR, "nothing is continued")
+        _, first, block = self._block
+        block += payload
+        if len(block) > HEADERS_MAX:
+            raise _Fault(Code.ENHANCE_YOUR_CALM, "too many headers")
+        if flags & END_HEADERS:
+            self._block = None
+            self._request(first, number, bytes(block))
+
+    def _request(self, flags: int, number: int, block: bytes) -> None:
+        """Headers of a request, or what ends one."""
+        try:
+            headers = self._unpacker.unpack(block)
+        except OversizedHeaderListError:
+            raise _Fault(Code.ENHANCE_YOUR_CALM, "too many headers") from None
+        except HPACKError as error:
+            raise _Fault(Code.COMPRESSION_ERROR, str(error)) from None
+        is_end = bool(flags & END_STREAM)
+        if stream := self._streams.get(number):
+            if stream.has_ended:
+                raise _StreamFault(Code.STREAM_CLOSED)
+            if not is_end:
+                raise _StreamFault(Code.PROTOCOL_ERROR)
+            if stream.is_open:
+                self._end(stream)
+            return
+        if number % 2 == 0:
+            raise _Fault(Code.PROTOCOL_ERROR, f"stream {number} is not a client's")
+        if number <= self._last:
+            if is_end:  # of one that was answered before
+                return
+            raise _Fault(Code.STREAM_CLOSED, f"stream {number} has been")
+        with self.lock:
+            if self._is_leaving:
+                return
+            self._last = number
+            if len(self._streams) >= STREAMS_MAX:
+                raise _StreamFault(Code.REFUSED_STREAM)
+            if headers is None:
+                raise _StreamFault(Code.PROTOCOL_ERROR)
+            stream = self._streams[number] = Stream(self, number, headers, self._stream_window)
+            stream.has_ended = is_end
+        stream.receiver = self._opened(stream)
+        if is_end and stream.is_open:
+            stream.receiver.end()
+
+    def _end(self, stream: Stream) -> None:
+        stream.has_ended = True
+        stream.receiver.end()
+
+    def _priority(self, flags: int, number: int, payload: bytes) -> None:
+        """Whoever can be answered is."""
+        if len(payload) != 5:
+            raise _StreamFault(Code.FRAME_SIZE_ERROR)
+
+    def _rst_stream(self, flags: int, number: int, payload: bytes) -> None:
+        if stream := self._known(number):
+            stream.lose()
+
+    def _settings(self, flags: int, number: int, payload: bytes) -> None:
+        if flags & ACK:
+            if payload:
+                raise _Fault(Code.FRAME_SIZE_ERROR, "an acknowledgement with settings")
+            return
+        if len(payload) % _SETTING.size:
+            raise _Fault(Code.FRAME_SIZE_ERROR, f"settings of {len(payload)} bytes")
+        with self.lock:
+            for name, value in _SETTING.iter_unpack(payload):
+                self._set(name, value)
+            self.write(frame(SETTINGS, ACK, 0))
+            self.changed.notify_all()
+
+    def _set(self, name: int, value: int) -> None:
+        if name == INITIAL_WINDOW_SIZE:
+            if value > _HIGHEST:
+                raise _Fault(Code.FLOW_CONTROL_ERROR, f"a window of {value}")
+            for stream in self._streams.values():
+                stream.window += value - self._stream_window
+                if stream.window > _HIGHEST:
+                    raise _Fault(Code.FLOW_CONTROL_ERROR, f"the window of stream {stream.number} overflows")
+            self._stream_window = value
+        elif name == MAX_FRAME_SIZE:
+            if not 1 << 14 <= value < 1 << 24:
+                raise _Fault(Code.PROTOCOL_ERROR, f"frames of at most {value} bytes")
+            self.frame_max = value
+        elif name == ENABLE_PUSH and value > 1:
+            raise _Fault(Code.PROTOCOL_ERROR, f"push is {value}")
+
+    def _push_promise(self, flags: int, number: int, payload: bytes) -> None:
+        raise _Fault(Code.PROTOCOL_ERROR, "a client promises")
+
+    def _ping(self, flags: int, number: int, payload: bytes) -> None:
+        if not flags & ACK:
+            with self.lock:
+                self._later += frame(PING, ACK, 0, payload)
+
+    def _goaway(self, flags: int, number: int, payload: bytes) -> None:
+        """What is there goes on; the peer closes the connection."""
+
+    def _window_update(self, flags: int, number: int, payload: bytes) -> None:
+        size = _LONG.unpack(payload)[0] & _HIGHEST
+        target = self._known(number) if number else self
+        fault = _StreamFault if number else _Fault
+        if not size:
+            raise fault(Code.PROTOCOL_ERROR, "a window grows by nothing")
+        if target is None:
+            return
+        with self.lock:
+            target.window += size
+            if target.window > _HIGHEST:
+                raise fault(Code.FLOW_CONTROL_ERROR, "a window overflows")
+            self.changed.notify_all()
+
+    def _known(self, number: int) -> Stream | None:
+        """None for one that has been."""
+        if (number > self._last and not self._is_leaving) or number % 2 == 0:
+            raise _Fault(Code.PROTOCOL_ERROR, f"stream {number} is idle")
+        return self._streams.get(number)
+
+    def _go_away(self, code: Code, text: str = "") -> None:
+        said = _LONG.pack(self._last) + _LONG.pack(code) + text.encode()
+        self.write(frame(GOAWAY, 0, 0, said))
+
+
+class _Source(RawIOBase):
+    """What a connection reads from.
+
+    Args:
+        socket: connected.
+        before: called before it is waited for more.
+    """
+
+    def __init__(self, socket: socket, before: Callable[[], None]) -> None:
+        self._socket = socket
+        self._before = before
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        self._before()
+        return self._socket.recv_into(buffer)
+
+
+# By type: what takes it, whether it belongs to a stream (None: either), and its size where that is fixed.
+_RULES = (
+    (Connection._data, True, None),
+    (Connection._headers, True, None),
+    (Connection._priority, True, None),
+    (Connection._rst_stream, True, 4),
+    (Connection._settings, False, None),
+    (Connection._push_promise, True, None),
+    (Connection._ping, False, 8),
+    (Connection._goaway, False, None),
+    (Connection._window_update, None, 4),
+    (Connection._continuation, True, None),
+)
+
+
+def _without_padding(flags: int, payload: bytes) -> bytes:
+    if not flags & PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise _Fault(Code.PROTOCOL_ERROR, "more padding than frame")
+    return payload[1 : len(payload) - payload[0]]
+
+
+def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
+    size = len(payload)
+    return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, number) + payload
+
+
+_OURS = frame(
+    SETTINGS,
+    0,
+    0,
+    b"".join(
+        _SETTING.pack(name, value)
+        for name, value in (
+            (MAX_CONCURRENT_STREAMS, STREAMS_MAX),
+            (INITIAL_WINDOW_SIZE, WINDOW),
+            (MAX_FRAME_SIZE, FRAME_MAX),
+            (MAX_HEADER_LIST_SIZE, HEADERS_MAX),
+        )
+    ),
+) + frame(WINDOW_UPDATE, 0, 0, _LONG.pack(CONNECTION_WINDOW - 0xFFFF))
