@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from imgtool import clock
-from imgtool.disk import DiskStore
+from imgtool.disk import DiskStore, read
 from imgtool.disk.layout import Layout
 
-_SETTLED = 2_000_000_000  # ns after which a file that looks the same is the same, whatever step the clock has
 _Look = tuple[int, ...]
 
 
@@ -50,11 +49,11 @@ class Stores:
 
     def _look(self) -> _Look:
         """What tells the store from another; nothing where that cannot be told for sure."""
+        now, settings = clock.wall(), read.identity(self._settings)
         try:
-            root, settings = os.stat(self._root), os.lstat(self._settings)
+            root = os.stat(self._root)
         except OSError:
             return ()
-        if max(settings.st_mtime_ns, settings.st_ctime_ns) > clock.wall() - _SETTLED:
+        if not (settings and read.is_settled(settings, now)):
             return ()
-        where = root.st_dev, root.st_ino, root.st_uid, root.st_mode
-        return *where, settings.st_ino, settings.st_size, settings.st_mtime_ns, settings.st_ctime_ns
+        return root.st_dev, root.st_ino, root.st_uid, root.st_mode, *settings

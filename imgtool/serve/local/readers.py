@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 from imgtool.digest import Digest
-from imgtool.disk import DiskStore
+from imgtool.disk import DiskStore, read
 from imgtool.serve.contracts import Open
 from imgtool.stores import Provider, Reader, Store
 
 IDLE = 1.0  # seconds for which at most what nobody reads stays open: a deleted object takes up its space
 MOST = 64  # that stay open so
 
-_Look = tuple[int, ...]
+_Look = tuple[read.Identity, read.Identity]  # of the record and of the object
 
 
 class _Opened(NamedTuple):
     reader: Reader
     paths: tuple[str, str]  # of the record and of the object
-    look: tuple[_Look, _Look]
+    look: _Look
 
 
 class Readers:
@@ -85,14 +84,6 @@ class Readers:
             opened.reader.close()
 
 
-def _look(paths: tuple[str, str]) -> tuple[_Look, _Look]:
+def _look(paths: tuple[str, str]) -> _Look:
     record, object = paths
-    return _identity(record), _identity(object)
-
-
-def _identity(path: str) -> _Look:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return read.identity(record), read.identity(object)
