@@ -206,7 +206,7 @@ class Engine:
         """
         if self.directories:
             look = partial(self._listed, kind, directory, on_error)
-            yield from self.directories.for_now(directory, look)
+            yield from self.directories.for_now(directory, "records", look)
             return
         for name, path in self.named(kind, directory, on_error):
             record = collect(on_error, partial(self._load_named, kind, name), path)

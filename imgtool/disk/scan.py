@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from imgtool import workers
+from imgtool import clock, workers
 from imgtool.digest import Digest
 from imgtool.disk import cache, plain, read
 from imgtool.disk.engine import collect
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _Start = str  # how the digests in a directory begin
 _Look = Callable[[str, _Start], tuple[Any, bool]]
 """Returns what there is in a directory, and whether that is everything."""
+_Usual = tuple[str, str, str, dict[str, str]]
+"""What `plain.target` returns."""
 _Thaw = Callable[[_Start, Any], Any]
 
 _CACHE = "gc-directories"
@@ -56,26 +58,29 @@ class Remembered:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._for_now: dict[str, _Kept] = {}
+        self.records: dict[str, tuple[int, Mapping[str, _Usual]]] = {}
+        """Of the images in a directory, and since when (wall clock, nanoseconds) they are known."""
+        self._for_now: dict[tuple[str, str], _Kept] = {}
         self._seen: dict[str, _Kept] = {}  # for later too
         kept = cache.load(layout, _CACHE)
         self._kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
         self._ahead: dict[str, tuple[read.Identity, list[Any], bool]] = {}
         self._new = 0
 
-    def for_now(self, directory: str, look: Callable[[], tuple[Any, bool]]) -> Any:
+    def for_now(self, directory: str, what: str, look: Callable[[], tuple[Any, bool]]) -> Any:
         """What `look` finds in `directory`, which is asked only if the directory has changed. It is
         forgotten at the end of this gc.
 
         Args:
+            what: it is that `look` finds there.
             look: returns also whether it has found everything.
         """
-        seen = self._for_now.get(directory)
+        seen = self._for_now.get((directory, what))
         if seen and seen.identity == read.identity(directory):
             return seen.found
         looked = read.steadily(directory, look)
         if looked.is_steady:
-            self._for_now[directory] = _Kept(looked.identity, looked.found)
+            self._for_now[directory, what] = _Kept(looked.identity, looked.found)
         return looked.found
 
     def for_later(self, directory: str, start: _Start, look: _Look, thaw: _Thaw) -> Any:
@@ -185,8 +190,8 @@ def targets(
     Args:
         load: reads the record in a file; None where there is none any more.
     """
-    look = partial(_targets, directory, load, on_error)
-    found: Mapping[str, Target] = memory.for_now(directory, look) if memory else look()[0]
+    look = partial(_targets, directory, memory, load, on_error)
+    found: Mapping[str, Target] = memory.for_now(directory, "targets", look) if memory else look()[0]
     return found
 
 
@@ -249,29 +254,46 @@ def _sizes(
 
 
 def _targets(
-    directory: str, load: Callable[[str], Image | None], on_error: OnError
+    directory: str, memory: Remembered | None, load: Callable[[str], Image | None], on_error: OnError
 ) -> tuple[dict[str, Target], bool]:
     found: dict[str, Target] = {}
     is_whole = True
     records = [entry for entry in read.entries(directory) if is_record(entry)]
-    for part in workers.share(partial(_usual_targets, directory), records, _MANY_FILES):
-        for entry, usual in part:
-            if usual:
-                name, digest, media_type, labels = usual
-                found[name] = Target(Digest(digest), media_type, labels)
-            elif image := collect(on_error, load, inside(directory, entry)):
-                target = image.target
-                found[image.name] = Target(target.digest, target.media_type, for_gc(image.labels))
-            else:
-                is_whole = False
+    for entry, usual in _read_targets(directory, memory, records):
+        if usual:
+            name, digest, media_type, labels = usual
+            found[name] = Target(Digest(digest), media_type, labels)
+        elif image := collect(on_error, load, inside(directory, entry)):
+            target = image.target
+            found[image.name] = Target(target.digest, target.media_type, for_gc(image.labels))
+        else:
+            is_whole = False
     return {name: found[name] for name in sorted(found)}, is_whole
 
 
-def _usual_targets(
-    directory: str, records: Sequence[str]
-) -> list[tuple[str, tuple[str, str, str, dict[str, str]] | None]]:
-    """Of each record what `plain.target` makes of it; None if that is nothing, or has another name."""
-    all = []
+def _read_targets(
+    directory: str, memory: Remembered | None, records: Sequence[str]
+) -> list[tuple[str, _Usual | None]]:
+    """Of each record what `plain.target` makes of it; None if that is nothing, or has another name. What has
+    not changed since this gc read it is not read again.
+    """
+    now = clock.wall()
+    all: list[tuple[str, _Usual | None]] = []
+    looked, before = memory.records.get(directory, (0, {})) if memory else (0, {})
+    for entry in before.keys() & set(records):
+        identity = read.identity(inside(directory, entry))
+        if identity and read.is_settled(identity, looked):
+            all.append((entry, before[entry]))
+    new = set(records).difference(entry for entry, _ in all)
+    for part in workers.share(partial(_usual_targets, directory), sorted(new), _MANY_FILES):
+        all += part
+    if memory:
+        memory.records[directory] = now, {entry: usual for entry, usual in all if usual}
+    return all
+
+
+def _usual_targets(directory: str, records: Sequence[str]) -> list[tuple[str, _Usual | None]]:
+    all: list[tuple[str, _Usual | None]] = []
     for entry, data in read.small_files(directory, records):
         usual = plain.target(data)
         fits = usual and usual[0] == name_of_file(entry[: -len(SUFFIX)])

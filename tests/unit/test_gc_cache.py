@@ -17,7 +17,7 @@ from imgtool.model import ContentInfo
 from imgtool.ops import documents, gc
 from imgtool.stores import Store
 
-from .gc_world import LAYER, NS, OTHER, REF, ROOT, add, label, manifest, objects, recorded, tag
+from .gc_world import EXPIRE, LAYER, NS, OTHER, REF, ROOT, add, label, manifest, objects, recorded, tag
 
 DIRECTORIES, DOCUMENTS = "gc-directories", "gc-references"
 
@@ -76,6 +76,23 @@ def test_a_second_gc_reads_only_the_images(store: DiskStore, read_paths: list[st
     read_paths.clear()
     assert not any(gc.collect(store))
     assert [Path(path).name for path in read_paths] == ["a.toml", "b.toml"]
+
+
+def test_of_images_a_second_look_reads_what_has_changed(store: DiskStore, read_paths: list[str]) -> None:
+    """Though their directory is another: that look holds the lock."""
+    for name in ("a", "b", "c"):
+        image(store, name)
+    images = store.images(NS)
+    with store.remembering():
+        before = images.targets()
+        assert images.targets() == before
+        images.delete("a")
+        images.update(images.get("b")._replace(labels={EXPIRE: "x"}), "labels")
+        image(store, "d")
+        listed = {i.name: (i.target.digest, dict(i.labels)) for i in images.list()}
+        read_paths.clear()
+        assert {name: (t.digest, t.labels) for name, t in images.targets().items()} == listed
+        assert sorted(Path(path).name for path in read_paths) == ["b.toml", "d.toml"]
 
 
 def test_what_has_changed_since_is_read(store: DiskStore, read_paths: list[str]) -> None:
