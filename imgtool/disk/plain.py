@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
 
@@ -29,10 +30,7 @@ _TEXT = r'"([^"\\\x00-\x1f\x7f]*)"'
 _DIGEST = '"((?:sha256|blake3):[0-9a-f]{64}|sha512:[0-9a-f]{128})"'
 _NUMBER = "(0|[1-9][0-9]{0,17})"
 _LABEL = r'(?:[A-Za-z0-9_-]+|"[^"\\\x00-\x1f\x7f]+") = "[^"\\\x00-\x1f\x7f]*"\n'
-# A day that there is; February 29 is left to those who know the years.
-_DAY = "(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31"
-_TIME = rf'"((?!0000)[0-9]{{4}}-(?:{_DAY})T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){{2}}(?:\.[0-9]{{1,9}})?Z)"'
-_TIMES = f"created = {_TIME}\nupdated = {_TIME}\n"
+_TIMES = f"created = {_TEXT}\nupdated = {_TEXT}\n"
 _END = rf"(?:\n\[labels\]\n((?:{_LABEL})+))?# sha256:([0-9a-f]{{64}})\n"
 
 _IMAGE = re.compile(
@@ -100,15 +98,36 @@ def _content(digest: str, size: str, created: str, updated: str, labels: Mapping
 
 
 def _target(
-    name: str, _created: str, _updated: str, kind: str, digest: str, _size: str, labels: Mapping[str, str]
+    name: str, created: str, updated: str, kind: str, digest: str, _size: str, labels: Mapping[str, str]
 ) -> tuple[str, str, str, dict[str, str]]:
+    _check_times(created, updated)
     return name, digest, kind, for_gc(labels)
 
 
 def _size(
-    digest: str, size: str, _created: str, _updated: str, labels: Mapping[str, str]
+    digest: str, size: str, created: str, updated: str, labels: Mapping[str, str]
 ) -> tuple[str, int, dict[str, str]]:
+    _check_times(created, updated)
     return digest, int(size), for_gc(labels)
+
+
+def _check_times(created: str, updated: str) -> None:
+    """
+    Raises:
+        InvalidArgument: one is none, or of those that `parse_time` had better look at.
+    """
+    is_time = _time().fullmatch
+    if not (is_time(created) and (updated == created or is_time(updated))):
+        raise InvalidArgument("a time that is not plain")
+
+
+@cache
+def _time() -> re.Pattern[str]:
+    """Times of a day that there is; February 29 is left out. Compiled where it is needed: it takes long."""
+    day = "(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31"
+    return re.compile(
+        rf"(?!0000)[0-9]{{4}}-(?:{day})T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){{2}}(?:\.[0-9]{{1,9}})?Z"
+    )
 
 
 def _times(created: str, updated: str) -> tuple[int, int]:
