@@ -91,7 +91,7 @@ class MemoryContent(Bound):
         ingest = self._ingest(ref)
         if ingest.busy:
             raise Unavailable(f"ref '{ref}' is being written")
-        self.forget(ingest)
+        del self._space.ingests[ref]
 
     def list(self, *filters_: str, on_error: OnError = None) -> Iterator[ContentInfo]:
         return matching(self._space.content, filters.content_fields, filters_)
@@ -116,8 +116,8 @@ class MemoryContent(Bound):
         """An object of the store, whoever has it."""
         return self._store.blobs.get(digest)
 
-    def forget(self, ingest: Ingest, digest: Digest | None = None) -> None:
-        """Drop an ingest; its lease then holds `digest`, if any."""
+    def land(self, ingest: Ingest, digest: Digest) -> None:
+        """The ingest ends, and becomes `digest`, also under its lease."""
         self._space.ingests.pop(ingest.ref, None)
         if ingest.lease in self._space.leases:
             MemoryLeases(self._store, self._namespace).land(ingest.lease, ingest.ref, digest)

@@ -51,12 +51,11 @@ class MemoryLeases(Bound):
         held = self.get(id).resources
         self._hold(id, type, [r for r in held.get(type, ()) if r not in resources])
 
-    def land(self, id: str, ref: str, digest: Digest | None) -> None:
-        """An ingest under the lease ends, and becomes `digest` under it, if any."""
+    def land(self, id: str, ref: str, digest: Digest) -> None:
+        """An ingest under the lease becomes `digest` under it."""
         lease = self.get(id)
         held = {**lease.resources, "ingests": [r for r in lease.resources.get("ingests", ()) if r != ref]}
-        if digest:
-            held["content"] = [*held.get("content", ()), digest]
+        held["content"] = [*held.get("content", ()), digest]
         self._write(check_lease(replace(lease, resources=held)))
 
     def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Lease]:
