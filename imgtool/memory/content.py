@@ -24,12 +24,12 @@ class MemoryContent(Bound):
     def info(self, digest: Digest) -> ContentInfo:
         info = self._space.content.get(Digest.parse(digest))
         if info is None:
-            raise NotFound(f"content {digest} not found")
+            raise NotFound(f"content '{digest}' not found")
         return info
 
     def update(self, info: ContentInfo, *paths: str) -> ContentInfo:
         old = self.info(info.digest)
-        labels = merge_labels(old.labels, info.labels, paths, f"content {info.digest}")
+        labels = merge_labels(old.labels, info.labels, paths, f"content '{info.digest}'")
         check_labels(labels)
         new = replace(old, labels=labels, updated=clock.now())
         self._space.content[new.digest] = new
@@ -58,7 +58,7 @@ class MemoryContent(Bound):
             check_live(self._store.leases(self._namespace).get(lease))
         if expected in self._space.content:
             self._lease(lease, "content", str(expected))
-            raise AlreadyExists(f"content {expected} already exists")
+            raise AlreadyExists(f"content '{expected}' already exists")
         now = clock.now()
         self._store.appear(self._namespace)
         ingest = self._space.ingests.setdefault(ref, Ingest(ref, size or 0, now, now))
@@ -109,7 +109,7 @@ class MemoryContent(Bound):
         digest = writer.verified(commit.size, commit.expected)
         if digest in self._space.content:
             writer.take(digest)
-            raise AlreadyExists(f"content {digest} already exists")
+            raise AlreadyExists(f"content '{digest}' already exists")
         return self._store.publish(self._namespace, [commit]).content[0]
 
     def blob(self, digest: Digest) -> bytes | None:
