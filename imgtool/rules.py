@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import inf
+from collections.abc import Callable, Iterable
 
 from imgtool import clock
-from imgtool.errors import FailedPrecondition, NotFound
-from imgtool.model import Image, Lease, replace, without_empty
+from imgtool.digest import Digest
+from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, NotFound
+from imgtool.model import ContentInfo, Image, Lease, replace, without_empty
 from imgtool.names import EXPIRE, expiry, is_past
 
 
@@ -25,6 +25,28 @@ def check_live(lease: Lease) -> Lease:
     return lease
 
 
+def expected(there: Image | None, name: str, target: Digest | None = None) -> Image:
+    """`there`, which is to be the image called `name`.
+
+    Raises:
+        NotFound: there is none.
+        FailedPrecondition: as `check_target`.
+    """
+    if there is None:
+        raise NotFound(f"image '{name}' not found")
+    check_target(there, target)
+    return there
+
+
+def check_target(there: Image, target: Digest | None) -> None:
+    """
+    Raises:
+        FailedPrecondition: `there` points to another digest than `target`, if that is given.
+    """
+    if target is not None and there.target.digest != target:
+        raise FailedPrecondition(f"image '{there.name}' has target {there.target.digest}, expected {target}")
+
+
 def check_seen(there: Image, seen: Image | None) -> None:
     """
     Raises:
@@ -32,6 +54,50 @@ def check_seen(there: Image, seen: Image | None) -> None:
     """
     if seen is not None and there != seen:
         raise FailedPrecondition(f"image '{there.name}' has been changed")
+
+
+def renamed(name: str, new: str, old: Image | None, there: Image | None, target: Digest | None) -> Image:
+    """The image called `new` when `name` has been renamed to that; `stores.ImageStore.rename` says how.
+
+    Args:
+        old, there: what `name` and `new` were before.
+        target: what the image must point to, if given.
+    """
+    moved = replace(expected(old or there, name, target), name=new, updated=clock.now())
+    if there is None:
+        return moved
+    if replace(there, created=moved.created, updated=moved.updated) != moved:
+        same = there.target.digest == moved.target.digest
+        other = "other labels or annotations" if same else f"target {there.target.digest}"
+        raise AlreadyExists(f"image '{new}' already exists, with {other}")
+    return there
+
+
+def check_needs(
+    needs: Iterable[Digest],
+    namespace: str,
+    recorded: Callable[[Digest], ContentInfo | None],
+    object_size: Callable[[Digest], int | None],
+) -> None:
+    """
+    Args:
+        needs: what must be there and whole.
+        recorded: the record of a digest in `namespace`; object_size: the bytes of its object. None where
+            there is none.
+
+    Raises:
+        NotFound: one of `needs` has no record there.
+        DataLoss: one has, and its object is missing or of another size.
+    """
+    for digest in needs:
+        info = recorded(digest)
+        if info is None:
+            raise NotFound(f"content '{digest}' not found in namespace '{namespace}'")
+        if object_size(digest) != info.size:
+            raise DataLoss(
+                f"object '{digest}' is missing from the store or has another size",
+                hint="ingest the content again: that heals it",
+            )
 
 
 def check_unheld(image: str, leases: Iterable[Lease]) -> None:
@@ -59,4 +125,4 @@ def renewed(there: Lease, hold: Lease) -> Lease:
 
 def _end(lease: Lease) -> float:
     end = expiry(lease.labels)
-    return inf if end is None else end
+    return float("inf") if end is None else end

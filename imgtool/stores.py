@@ -585,7 +585,8 @@ class Store(Records, Protocol):
 
     def history(self, namespace: str) -> Iterator[Entry]:
         """What has happened to the records of a namespace, also of one that was deleted; the newest first,
-        and found one by one. What did not happen is left out, and so is what cannot be read.
+        and found one by one. What did not happen is left out, and so is what cannot be read. A gc removes
+        images, then leases, then content, of each in the order of `Garbage`.
         """
 
     def object_size(self, digest: Digest) -> int | None:

@@ -10,10 +10,11 @@ from imgtool.cli.images import needed, row, target_of
 from imgtool.cli.output import Row
 from imgtool.cli.words import label_paths
 from imgtool.digest import Digest
-from imgtool.errors import FailedPrecondition, InvalidArgument
+from imgtool.errors import InvalidArgument
 from imgtool.model import replace
 from imgtool.names import EXPIRE, check_name
 from imgtool.ops.hold import require_lease
+from imgtool.rules import check_target
 
 if TYPE_CHECKING:
     from imgtool.cli.context import Context
@@ -106,7 +107,7 @@ class Change:
             target=replace(target, annotations={**kept, **self._annotations}),
         )
         if self._lease is not None:
-            _expect(old, expected)
+            check_target(old, expected)
             self._leases.add(self._lease, "content", *sorted(self._needs), needs=self._needs)
         new = images.update(new, *self._paths, if_target=expected, needs=self._needs)
         if self._rename is not None:
@@ -126,11 +127,6 @@ def _changes_text(row: Row) -> str:
 
 
 CHANGES: Mapping[str, Callable[[Row], str]] = {"NAME": itemgetter("name"), "CHANGES": _changes_text}
-
-
-def _expect(image: Image, target: Digest | None) -> None:
-    if target is not None and image.target.digest != target:
-        raise FailedPrecondition(f"image '{image.name}' has target {image.target.digest}, expected {target}")
 
 
 def changes(old: Image, new: Image) -> list[dict[str, str]]:

@@ -40,8 +40,8 @@ def save(layout: Layout, workspace: Workspace, name: str, value: Any) -> None:
     body = json.dumps(value, separators=(",", ":"), check_circular=False).encode()
     with suppress(ImgtoolError):
         batch = atomic.Batch()
-        batch.mkdirs(layout.cache)
         new = workspace.new_path()
+        batch.mkdirs(layout.cache)
         atomic.write_new(new, _head(body) + b"\n" + body)
         batch.rename(new, layout.cached(name))
 

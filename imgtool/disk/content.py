@@ -111,7 +111,7 @@ class DiskContent:
                 yield status
 
     def abort(self, ref: str) -> None:
-        ingests.abort(self._engine, self._ns, check_ref(ref))
+        self._engine.abort(self._ns, check_ref(ref))
 
     # Ingester
 

@@ -119,9 +119,6 @@ class Engine:
         self._memory: dict[str, tuple[os.stat_result, int, Any]] | None = None
         self.directories: scan.Remembered | None = None
 
-    is_dry = False
-    """Whether changes are only tried: see `disk.dry`."""
-
     @contextmanager
     def remembering(self, *, keep: bool = False) -> Iterator[None]:
         """See `stores.Store.remembering`."""
@@ -270,6 +267,19 @@ class Engine:
         """Make the store if there is none; refuse where it must not be written.
 
         Raises:
+            FailedPrecondition, DataLoss: as `check_writable`.
+        """
+        self.check_writable()
+        if not self.setup.exists:
+            settings.create(self.layout, self.workspace)
+            self.setup = settings.load(self.layout)
+            self._writable = False  # somebody else may have made it meanwhile
+            self.check_writable()
+
+    def check_writable(self) -> None:
+        """Refuse where the store must not be written.
+
+        Raises:
             FailedPrecondition: its format is newer than this imgtool writes, or locks are not reliable there.
             DataLoss: one of its directories is a link.
         """
@@ -279,9 +289,6 @@ class Engine:
             read.is_directory(directory)
         if self.setup.locking:
             settings.check_file_system(self.layout.root)
-        if not self.setup.exists and not self.is_dry:
-            settings.create(self.layout, self.workspace)
-            self.setup = settings.load(self.layout)
         if self.setup.write > settings.FORMAT:
             raise FailedPrecondition(
                 f"store '{self.layout.root}' has format {self.setup.write}, "
@@ -315,6 +322,12 @@ class Engine:
         from imgtool.disk import apply
 
         return apply.apply(self, ns, edits, objects)
+
+    def abort(self, ns: str, ref: str) -> None:
+        """See `stores.IngestManager.abort`."""
+        from imgtool.disk import ingests
+
+        ingests.abort(self, ns, ref)
 
     def current(self, ns: str, kind: str, name: str) -> codec.Record | None:
         """The record as the log would show it.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from heapq import merge
 from typing import NamedTuple
 
@@ -171,7 +172,7 @@ class _Log:
 
     def look(self, *, last: bool = False) -> Iterator[Operation]:
         """The operations behind the mark that are settled."""
-        state = self._look_at()
+        state = log.state(self._path)
         if not state or (state == self._state and not last and not self._goes_on()):
             return
         self._awaited = None
@@ -186,7 +187,7 @@ class _Log:
             return
         except ImgtoolError as error:
             self._on_error(error)
-        if self._look_at() == state:
+        if log.state(self._path) == state:
             self._state = state
 
     def skip(self) -> None:
@@ -197,13 +198,6 @@ class _Log:
             return  # what is wrong with it is told by `look`
         for operation in self.look():
             self.mark = operation.mark
-
-    def _look_at(self) -> tuple[int, ...]:
-        try:
-            status = os.lstat(self._path)
-        except OSError:
-            return ()
-        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def _goes_on(self) -> bool:
         """Whether the operation at the end may be settled now, though the log is as it was."""
@@ -317,7 +311,7 @@ class _Log:
         """Judge the operation that nothing follows; False if it is too early."""
         is_over = last or not self._is_under_way()
         verdicts = [(change, self._holds(change)) for change in group.changes]
-        if self._look_at() != state:
+        if log.state(self._path) != state:
             return False  # the records may be those of an operation that follows by now
         if not is_over:
             self._awaited = next((change for change, holds in verdicts if not holds), None)
@@ -327,11 +321,8 @@ class _Log:
         return True
 
     def _holds(self, change: Change) -> bool | None:
-        """Whether the record is as the line says; None where it cannot be read, and may well be."""
-        try:
-            return log.is_same(self._engine.current(self._ns, change.kind, change.name), change.new)
-        except ImgtoolError:
-            return None
+        """See `log.holds`."""
+        return log.holds(partial(self._engine.current, self._ns), change.kind, change.name, change.new)
 
     def _is_under_way(self) -> bool:
         """Whether a change is being made, or its writer died and nobody has come by since."""

@@ -21,8 +21,6 @@ from imgtool.names import check_namespace
 
 _PATIENCE = 0.1  # seconds that gc waits for a lock only to write that there was nothing to do
 
-_State = tuple[int, ...]
-
 
 def since_gc(engine: Engine) -> Iterator[Happening]:
     """See `stores.Store.since_gc`."""
@@ -45,7 +43,7 @@ def looking(engine: Engine) -> Callable[[], None]:
             with suppress(ImgtoolError):
                 engine.ready()
                 with locks.changing(ns):
-                    if _state(engine, ns) == state:
+                    if log.state(engine.layout.log(ns)) == state:
                         _end(engine, ns)
 
     return looked
@@ -124,24 +122,16 @@ def _held(lease: Any) -> dict[str, list[str]]:
     return {kind: list(map(str, ids)) for kind, ids in resources.items() if isinstance(ids, list)}
 
 
-def _settled(engine: Engine, ns: str) -> _State:
-    """What the log looks like; nothing where a change that it tells of may be still under way, or its
+def _settled(engine: Engine, ns: str) -> tuple[int, ...] | None:
+    """What the log looks like; None where a change that it tells of may be still under way, or its
     writer died: then the lock is taken all the same, by which the next gc finds it settled.
     """
-    state = _state(engine, ns)
+    state = log.state(engine.layout.log(ns))
     try:
         under_way = os.stat(engine.layout.lock(f"ns-{ns}")).st_size
     except OSError:
         under_way = 0
-    return () if under_way else state
-
-
-def _state(engine: Engine, ns: str) -> _State:
-    try:
-        status = os.lstat(engine.layout.log(ns))
-    except OSError:
-        return (0,)
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode
+    return None if under_way else state
 
 
 def _is_ended(engine: Engine, ns: str) -> bool:

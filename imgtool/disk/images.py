@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.disk.engine import CONTENT, IMAGE, LEASE, Edit, Engine
-from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
+from imgtool.errors import AlreadyExists, InvalidArgument
 from imgtool.fieldpaths import merge_image
 from imgtool.model import Image, Target, check_image, replace
 from imgtool.names import check_name
@@ -25,10 +26,7 @@ class DiskImages:
         self._ns = namespace
 
     def get(self, name: str) -> Image:
-        image = self._engine.load(IMAGE, self._ns, check_name(name))
-        if image is None:
-            raise not_found(name)
-        return image
+        return _expected(self._engine.load(IMAGE, self._ns, check_name(name)), name)
 
     def names(self, *, on_error: OnError = None) -> list[str]:
         directory = self._engine.layout.images(self._ns)
@@ -75,25 +73,17 @@ class DiskImages:
         return self._changed(name, change)
 
     def rename(self, name: str, new: str, *, if_target: Digest | None = None) -> Image:
+        from imgtool.rules import renamed
+
         check_name(name)
         check_name(new, "new image name")
         if name == new:
             raise InvalidArgument(f"image '{name}' cannot be renamed to itself")
         if not self._engine.exists():
-            raise not_found(name)
+            _expected(None, name)
 
         def arrive(there: Image | None) -> Image:
-            old = self._engine.load(IMAGE, self._ns, name)
-            if old is None and there is not None and if_target in (None, there.target.digest):
-                return there
-            moved = replace(_expected(old, name, if_target), name=new, updated=clock.now())
-            if there is None:
-                return moved
-            if replace(there, created=moved.created, updated=moved.updated) != moved:
-                same = there.target.digest == moved.target.digest
-                other = "other labels or annotations" if same else f"target {there.target.digest}"
-                raise AlreadyExists(f"image '{new}' already exists, with {other}")
-            return there
+            return renamed(name, new, self._engine.load(IMAGE, self._ns, name), there, if_target)
 
         edits = [Edit(IMAGE, new, arrive), Edit(IMAGE, name, lambda old: None)]
         image, _ = self._engine.apply(self._ns, edits)
@@ -104,10 +94,8 @@ class DiskImages:
     ) -> Image:
         from imgtool.rules import check_seen, check_unheld
 
-        check_name(name)
+        self.get(name)
         deleted: list[Image] = []
-        if self._engine.load(IMAGE, self._ns, name) is None:
-            raise not_found(name)
 
         def change(old: Image | None) -> None:
             there = _expected(old, name, target)
@@ -146,29 +134,14 @@ def put(engine: Engine, ns: str, put: Put, arriving: frozenset[Digest]) -> Edit[
 
 
 def require(engine: Engine, ns: str, digests: Iterable[Digest]) -> None:
-    """
-    Raises:
-        NotFound: one of `digests` has no record here.
-        DataLoss: one has, and its object is missing or of another size.
-    """
-    for digest in digests:
-        info = engine.load(CONTENT, ns, digest)
-        if info is None:
-            raise NotFound(f"content '{digest}' not found in namespace '{ns}'")
-        if engine.object_size(digest) != info.size:
-            raise DataLoss(
-                f"object '{digest}' is missing from the store or has another size",
-                hint="ingest the content again: that heals it",
-            )
+    """See `rules.check_needs`."""
+    from imgtool.rules import check_needs
+
+    check_needs(digests, ns, partial(engine.load, CONTENT, ns), engine.object_size)
 
 
-def not_found(name: str) -> NotFound:
-    return NotFound(f"image '{name}' not found")
+def _expected(there: Image | None, name: str, target: Digest | None = None) -> Image:
+    """See `rules.expected`."""
+    from imgtool.rules import expected
 
-
-def _expected(old: Image | None, name: str, target: Digest | None) -> Image:
-    if old is None:
-        raise not_found(name)
-    if target is not None and old.target.digest != target:
-        raise FailedPrecondition(f"image '{name}' has target {old.target.digest}, expected {target}")
-    return old
+    return expected(there, name, target)

@@ -130,7 +130,7 @@ def status(engine: Engine, ns: str, ref: str) -> IngestStatus:
     """
     found = read_status(engine.layout.ingest(ns, ref))
     if found is None:
-        raise _not_found(ref)
+        raise not_found(ref)
     return found[1]
 
 
@@ -156,17 +156,20 @@ def abort(engine: Engine, ns: str, ref: str) -> None:
         NotFound: no such ingest.
         Unavailable: another process is writing it.
     """
-    path = engine.layout.ingest(ns, ref)
-    if not read.is_directory(path):
-        raise _not_found(ref)
-    if engine.is_dry:
-        if _is_written(engine, path):
-            raise _busy(ref)
-        return
+    path = _there(engine, ns, ref)
     Named(path, _lock(engine, path, ref, wait=True), ref).discard()
     batch = atomic.Batch()
     batch.touched(engine.layout.ingests)
     batch.sync()
+
+
+def check_abort(engine: Engine, ns: str, ref: str) -> None:
+    """
+    Raises:
+        NotFound, Unavailable: as `abort` would.
+    """
+    if _is_written(engine, _there(engine, ns, ref)):
+        raise _busy(ref)
 
 
 def abandoned(engine: Engine, held: frozenset[tuple[str, str]]) -> list[tuple[str, str, str]]:
@@ -213,6 +216,17 @@ def collect(engine: Engine, ns: str, name: str) -> None:
         place.discard()
     else:
         place.release()
+
+
+def _there(engine: Engine, ns: str, ref: str) -> str:
+    """
+    Raises:
+        NotFound: no such ingest.
+    """
+    path = engine.layout.ingest(ns, ref)
+    if not read.is_directory(path):
+        raise not_found(ref)
+    return path
 
 
 def _lock(engine: Engine, path: str, ref: str, *, wait: bool) -> int:
@@ -268,7 +282,7 @@ def _busy(ref: str) -> Unavailable:
     return Unavailable(f"ingest '{ref}' is being written by another process")
 
 
-def _not_found(ref: str) -> NotFound:
+def not_found(ref: str) -> NotFound:
     return NotFound(f"ingest '{ref}' not found")
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -33,10 +33,15 @@ from imgtool.disk.layout import parent
 from imgtool.errors import ImgtoolError, InvalidArgument, ResourceExhausted
 
 Change = tuple[str, str, Record | None, Record | None]  # kind, name, old, new
+Current = Callable[[str, str], Record | None]
+"""Reads the record of a kind and name as it is."""
 GAP_MODE = atomic.PRIVATE_MODE | stat.S_IXUSR
 _SEAL = b',"seal":"'
 _BLOCK = 1 << 16
 _ENDED = b',"gc":{}'
+# The kinds of records that gc removes without telling what they were, in the order in which they go, and
+# the members of `gc`.
+_REMOVED = {"lease": "leases", "content": "content"}
 
 
 class Line(NamedTuple):
@@ -57,14 +62,13 @@ class Line(NamedTuple):
     gc: Mapping[str, Sequence[str]] | None
 
     @property
-    def removed(self) -> Iterator[tuple[str, str]]:
-        """Kind and name of the records that a gc was about to remove."""
-        return ((of.removesuffix("s"), name) for of, names in (self.gc or {}).items() for name in names)
+    def removed(self) -> list[tuple[str, str]]:
+        """Kind and name of the records that a gc was about to remove, in the order of removal."""
+        gc = self.gc or {}
+        return [(kind, name) for kind, member in _REMOVED.items() for name in gc.get(member, ())]
 
 
-def append(
-    path: str, op: str, now: int, changes: Sequence[Change], current: Callable[[str, str], Record | None]
-) -> None:
+def append(path: str, op: str, now: int, changes: Sequence[Change], current: Current) -> None:
     """Write the lines of one operation, durable when this returns.
 
     Args:
@@ -83,14 +87,12 @@ def append(
     _append(path, lines, current, now)
 
 
-def append_gc(
-    path: str, op: str, now: int, removed: dict[str, list[str]], current: Callable[[str, str], Record | None]
-) -> None:
+def append_gc(path: str, op: str, now: int, removed: dict[str, list[str]], current: Current) -> None:
     """Write the line of a gc: what it is about to remove, by kind. Other changes are shut out."""
     _append(path, [_line({"op": op, "time": format_time(now), "gc": removed})], current, now)
 
 
-def append_end(path: str, op: str, now: int, current: Callable[[str, str], Record | None]) -> None:
+def append_end(path: str, op: str, now: int, current: Current) -> None:
     """Write that a gc has ended, by which nothing before this line makes one due, and no gap. Not durable,
     because without it only another gc is due.
     """
@@ -132,7 +134,7 @@ def is_end(line: bytes) -> bool:
 def _append(
     path: str,
     lines: list[bytes],
-    current: Callable[[str, str], Record | None],
+    current: Current,
     now: int,
     *,
     durable: bool = True,
@@ -141,8 +143,9 @@ def _append(
     is_new = os.fstat(fd).st_size == 0
     try:
         end = _cut_torn_tail(fd)
-        if void := _void(_last_operation(fd, end), current, now):
-            lines = [void, *lines]
+        if void := undone(last_operation(_backwards(fd, end, "the log")), current):
+            names = [(line.kind, line.name) for line in void]
+            lines = [_line({"op": void[0].op, "time": format_time(now), "void": names}), *lines]
         os.lseek(fd, end, os.SEEK_SET)
         try:
             atomic.write(fd, b"".join(lines))
@@ -184,35 +187,44 @@ def _cut_torn_tail(fd: int) -> int:
     return end
 
 
-def _last_operation(fd: int, end: int) -> list[Line]:
-    """The lines that share the last line's operation id, that one first; none where it needs no judgement."""
-    window = _BLOCK
-    while True:
-        start = max(0, end - window)
-        with read.errors("the log"):
-            lines = os.pread(fd, end - start, start).split(b"\n")[:-1]
-        if start:
-            lines = lines[1:]
-        operation: list[Line] = []
-        for text in reversed(lines):
-            line = read_line(text)
-            if line is None or not line.kind or (operation and line.op != operation[0].op):
-                return operation
-            operation.append(line)
-        if not start:
-            return operation
-        window *= 4
+def last_operation(newest_first: Iterable[bytes]) -> list[Line]:
+    """The lines that share the last line's operation id, that one first; none where it needs no judgement.
+
+    Args:
+        newest_first: the lines of a log; only as many are asked for as it takes.
+    """
+    operation: list[Line] = []
+    for text in newest_first:
+        line = read_line(text)
+        if line is None or not line.kind or (operation and line.op != operation[0].op):
+            break
+        operation.append(line)
+    return operation
 
 
-def _void(operation: list[Line], current: Callable[[str, str], Record | None], now: int) -> bytes | None:
-    void = []
-    for line in reversed(operation):
-        with suppress(ImgtoolError):  # what cannot be read now may well have happened
-            if not is_same(current(line.kind, line.name), line.new):
-                void.append([line.kind, line.name])
-    if not void:
+def undone(operation: Sequence[Line], current: Current) -> list[Line]:
+    """What of `last_operation` did not happen, in the order of the log."""
+    judged = ((line, holds(current, line.kind, line.name, line.new)) for line in reversed(operation))
+    return [line for line, has_happened in judged if has_happened is False]
+
+
+def holds(current: Current, kind: str, name: str, new: Record | None) -> bool | None:
+    """Whether a record is as a line of the log says it became; None where it cannot be read, and may well
+    be.
+    """
+    try:
+        return _text(current(kind, name)) == _text(new)
+    except ImgtoolError:
         return None
-    return _line({"op": operation[0].op, "time": format_time(now), "void": void})
+
+
+def state(path: str) -> tuple[int, ...]:
+    """What a log looks like from outside, which changes whenever it does; empty where there is none."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def entries(path: str) -> list[dict[str, Any] | None]:
@@ -240,24 +252,29 @@ def newest_first(path: str) -> Iterator[bytes]:
     """
     fd, status = read.open_regular(path)
     try:
-        end, is_torn = status.st_size, True
-        later: list[bytes] = []  # the end of a line that begins in an earlier block, its blocks reversed
-        while end:
-            start = max(0, end - _BLOCK)
-            with read.errors(f"'{path}'"):
-                first, *lines = os.pread(fd, end - start, start).split(b"\n")
-            if lines:
-                last = b"".join([lines.pop(), *reversed(later)])
-                if not is_torn:
-                    yield last
-                is_torn, later = False, []
-                yield from reversed(lines)
-            later.append(first)
-            end = start
-        if not is_torn:
-            yield b"".join(reversed(later))
+        yield from _backwards(fd, status.st_size, f"'{path}'")
     finally:
         os.close(fd)
+
+
+def _backwards(fd: int, end: int, what: str) -> Iterator[bytes]:
+    """The lines before `end`, the last one first; `what` they are read from, for messages."""
+    is_torn = True
+    later: list[bytes] = []  # the end of a line that begins in an earlier block, its blocks reversed
+    while end:
+        start = max(0, end - _BLOCK)
+        with read.errors(what):
+            first, *lines = os.pread(fd, end - start, start).split(b"\n")
+        if lines:
+            last = b"".join([lines.pop(), *reversed(later)])
+            if not is_torn:
+                yield last
+            is_torn, later = False, []
+            yield from reversed(lines)
+        later.append(first)
+        end = start
+    if not is_torn:
+        yield b"".join(reversed(later))
 
 
 def _line(entry: dict[str, Any]) -> bytes:
@@ -269,11 +286,6 @@ def _line(entry: dict[str, Any]) -> bytes:
 
 def _seal(body: bytes) -> bytes:
     return Digest.of(body, SHA256).encoded.encode() + b'"}'
-
-
-def is_same(record: Record | None, logged: Record | None) -> bool:
-    """Whether a record is as a line of the log says it became."""
-    return _text(record) == _text(logged)
 
 
 def _text(record: Record | None) -> str:

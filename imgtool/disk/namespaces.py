@@ -117,7 +117,7 @@ class DiskNamespaces:
         for _, status in list(ingests.statuses(engine, name)):
             # One that is being written ends as it will; its commit makes the namespace anew.
             with suppress(NotFound, Unavailable):
-                ingests.abort(engine, name, status.ref)
+                engine.abort(name, status.ref)
 
     def _changed(self, name: str, change: Callable[[Namespace | None], Namespace]) -> Namespace:
         namespace = self._engine.change(check_namespace(name), Edit(NAMESPACE, name, change))

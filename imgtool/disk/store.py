@@ -24,24 +24,15 @@ if TYPE_CHECKING:
     from imgtool.disk.leases import DiskLeases
     from imgtool.disk.settings import Setup
     from imgtool.model import Happening, Lease, Settings
-    from imgtool.stores import Commit, Entry, Garbage, Litter, Published, Put, Records
+    from imgtool.stores import Commit, Entry, Garbage, Litter, Published, Put
 
 
-class DiskStore:
-    """Store on files; see `imgtool.stores`. Close it, or use it in `with`: temporary files go then."""
+class DiskRecords:
+    """Records on files; see `imgtool.stores`."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.namespaces = DiskNamespaces(engine)
-
-    @property
-    def setup(self) -> Setup:
-        """What its imgtool.toml says, the format too."""
-        return self.engine.setup
-
-    @property
-    def settings(self) -> Settings:
-        return self.engine.setup.settings
 
     def images(self, namespace: str) -> DiskImages:
         return DiskImages(self.engine, check_namespace(namespace))
@@ -69,10 +60,23 @@ class DiskStore:
 
         return publish(self.engine, check_namespace(namespace), commits, puts, hold, lease).published
 
-    def dry_run(self) -> Records:
+
+class DiskStore(DiskRecords):
+    """Store on files; see `imgtool.stores`. Close it, or use it in `with`: temporary files go then."""
+
+    @property
+    def setup(self) -> Setup:
+        """What its imgtool.toml says, the format too."""
+        return self.engine.setup
+
+    @property
+    def settings(self) -> Settings:
+        return self.engine.setup.settings
+
+    def dry_run(self) -> DiskRecords:
         from imgtool.disk.dry import DryEngine
 
-        return DiskStore(DryEngine(self.engine))
+        return DiskRecords(DryEngine(self.engine))
 
     def history(self, namespace: str) -> Iterator[Entry]:
         from imgtool.disk.history import history

@@ -24,12 +24,12 @@ class MemoryContent(Bound):
     def info(self, digest: Digest) -> ContentInfo:
         info = self._space.content.get(Digest.parse(digest))
         if info is None:
-            raise NotFound(f"content {digest} not found")
+            raise NotFound(f"content '{digest}' not found")
         return info
 
     def update(self, info: ContentInfo, *paths: str) -> ContentInfo:
         old = self.info(info.digest)
-        labels = merge_labels(old.labels, info.labels, paths, f"content {info.digest}")
+        labels = merge_labels(old.labels, info.labels, paths, f"content '{info.digest}'")
         check_labels(labels)
         new = replace(old, labels=labels, updated=clock.now())
         self._space.content[new.digest] = new
@@ -58,7 +58,7 @@ class MemoryContent(Bound):
             check_live(self._store.leases(self._namespace).get(lease))
         if expected in self._space.content:
             self._lease(lease, "content", str(expected))
-            raise AlreadyExists(f"content {expected} already exists")
+            raise AlreadyExists(f"content '{expected}' already exists")
         now = clock.now()
         self._store.appear(self._namespace)
         ingest = self._space.ingests.setdefault(ref, Ingest(ref, size or 0, now, now))
@@ -91,7 +91,7 @@ class MemoryContent(Bound):
         ingest = self._ingest(ref)
         if ingest.busy:
             raise Unavailable(f"ref '{ref}' is being written")
-        self.forget(ingest)
+        del self._space.ingests[ref]
 
     def list(self, *filters_: str, on_error: OnError = None) -> Iterator[ContentInfo]:
         return matching(self._space.content, filters.content_fields, filters_)
@@ -109,15 +109,15 @@ class MemoryContent(Bound):
         digest = writer.verified(commit.size, commit.expected)
         if digest in self._space.content:
             writer.take(digest)
-            raise AlreadyExists(f"content {digest} already exists")
+            raise AlreadyExists(f"content '{digest}' already exists")
         return self._store.publish(self._namespace, [commit]).content[0]
 
     def blob(self, digest: Digest) -> bytes | None:
         """An object of the store, whoever has it."""
         return self._store.blobs.get(digest)
 
-    def forget(self, ingest: Ingest, digest: Digest | None = None) -> None:
-        """Drop an ingest; its lease then holds `digest`, if any."""
+    def land(self, ingest: Ingest, digest: Digest) -> None:
+        """The ingest ends, and becomes `digest`, also under its lease."""
         self._space.ingests.pop(ingest.ref, None)
         if ingest.lease in self._space.leases:
             MemoryLeases(self._store, self._namespace).land(ingest.lease, ingest.ref, digest)

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from imgtool import clock, filters
 from imgtool.digest import Digest
-from imgtool.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from imgtool.errors import AlreadyExists, InvalidArgument
 from imgtool.fieldpaths import merge_image
 from imgtool.memory.space import Bound, matching
 from imgtool.model import Image, Target, check_image, replace
 from imgtool.names import check_name, for_gc
-from imgtool.rules import check_seen, check_unheld
+from imgtool.rules import check_needs, check_seen, check_target, check_unheld, expected, renamed
 from imgtool.stores import OnError
 
 
@@ -19,10 +19,7 @@ class MemoryImages(Bound):
     kind = "image"
 
     def get(self, name: str) -> Image:
-        image = self._space.images.get(check_name(name))
-        if image is None:
-            raise NotFound(f"image '{name}' not found")
-        return image
+        return expected(self._space.images.get(check_name(name)), name)
 
     def names(self, *, on_error: OnError = None) -> list[str]:
         return sorted(self._space.images)
@@ -39,7 +36,7 @@ class MemoryImages(Bound):
         self, image: Image, *paths: str, if_target: Digest | None = None, needs: Iterable[Digest] = ()
     ) -> Image:
         old = self.get(image.name)
-        _check_target(old, if_target)
+        check_target(old, if_target)
         new = check_image(merge_image(old, image, paths))
         self._need(needs)
         return self._write(replace(new, updated=clock.now()))
@@ -49,23 +46,16 @@ class MemoryImages(Bound):
         old, there = images.get(check_name(name)), images.get(check_name(new, "new image name"))
         if name == new:
             raise InvalidArgument(f"image '{name}' cannot be renamed to itself")
-        image = old or there
-        if image is None:
-            raise NotFound(f"image '{name}' not found")
-        _check_target(image, if_target)
-        moved = replace(image, name=new, updated=clock.now())
-        if there is None:
-            there = self._write(moved)
-        elif replace(there, created=moved.created, updated=moved.updated) != moved:
-            raise AlreadyExists(f"image '{new}' already exists")
+        image = renamed(name, new, old, there, if_target)
+        self._write(image)
         self._tell(name, images.pop(name, None), None)
-        return there
+        return image
 
     def delete(
         self, name: str, *, target: Digest | None = None, seen: Image | None = None, unless_held: bool = False
     ) -> Image:
         image = self.get(name)
-        _check_target(image, target)
+        check_target(image, target)
         check_seen(image, seen)
         if unless_held:
             check_unheld(name, self._space.leases.values())
@@ -88,11 +78,4 @@ class MemoryImages(Bound):
         return image
 
     def _need(self, digests: Iterable[Digest]) -> None:
-        for digest in digests:
-            if digest not in self._space.content:
-                raise NotFound(f"content {digest} not found")
-
-
-def _check_target(image: Image, digest: Digest | None) -> None:
-    if digest is not None and image.target.digest != digest:
-        raise FailedPrecondition(f"image '{image.name}' is {image.target.digest}, not {digest}")
+        check_needs(digests, self._namespace, self._space.content.get, self._store.object_size)

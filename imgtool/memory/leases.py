@@ -11,7 +11,7 @@ from imgtool.fieldpaths import merge_labels
 from imgtool.memory.space import Bound, matching
 from imgtool.model import Lease, replace, without_empty
 from imgtool.names import check_labels, check_name, check_resource
-from imgtool.rules import check_live
+from imgtool.rules import check_live, check_needs
 from imgtool.stores import OnError
 
 
@@ -42,21 +42,18 @@ class MemoryLeases(Bound):
     def add(self, id: str, type: str, *resources: str, needs: Iterable[Digest] = ()) -> None:
         held = check_live(self.get(id)).resources
         checked = [check_resource(type, resource) for resource in resources]
-        for digest in needs:
-            if digest not in self._space.content:
-                raise NotFound(f"content {digest} not found")
+        check_needs(needs, self._namespace, self._space.content.get, self._store.object_size)
         self._hold(id, type, (*held.get(type, ()), *checked))
 
     def remove(self, id: str, type: str, *resources: str) -> None:
         held = self.get(id).resources
         self._hold(id, type, [r for r in held.get(type, ()) if r not in resources])
 
-    def land(self, id: str, ref: str, digest: Digest | None) -> None:
-        """An ingest under the lease ends, and becomes `digest` under it, if any."""
+    def land(self, id: str, ref: str, digest: Digest) -> None:
+        """An ingest under the lease becomes `digest` under it."""
         lease = self.get(id)
         held = {**lease.resources, "ingests": [r for r in lease.resources.get("ingests", ()) if r != ref]}
-        if digest:
-            held["content"] = [*held.get("content", ()), digest]
+        held["content"] = [*held.get("content", ()), digest]
         self._write(check_lease(replace(lease, resources=held)))
 
     def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Lease]:

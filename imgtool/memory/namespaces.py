@@ -48,9 +48,9 @@ class MemoryNamespaces:
             if records:
                 raise FailedPrecondition(f"namespace '{name}' must be empty, but it still has {what}")
         del self._store.spaces[name]
-        for lease in space.leases.values():
-            self._store.tell(name, "lease", lease.id, lease, None)
         self._store.tell(name, "namespace", name, space.record, None)
+        for id, lease in sorted(space.leases.items()):
+            self._store.tell(name, "lease", id, lease, None)
 
     def list(self, *filters_: str, on_error: OnError = None) -> Iterator[Namespace]:
         found = {name: s.record for name, s in self._store.spaces.items() if s.record is not None}

@@ -216,14 +216,14 @@ class MemoryStore:
         for namespace, names in garbage.images.items():
             for name in names:
                 self.tell(namespace, "image", name, self.space(namespace).images.pop(name, None), None)
-        for namespace, digests in garbage.content.items():
-            for digest in digests:
-                self.space(namespace).content.pop(digest, None)
-                self.remember(namespace, Entry(clock.now(), "content", digest, by_gc=True))
         for namespace, ids in garbage.leases.items():
             for id in ids:
                 self.space(namespace).leases.pop(id, None)
                 self.remember(namespace, Entry(clock.now(), "lease", id, by_gc=True))
+        for namespace, digests in garbage.content.items():
+            for digest in digests:
+                self.space(namespace).content.pop(digest, None)
+                self.remember(namespace, Entry(clock.now(), "content", digest, by_gc=True))
         for digest in garbage.objects:
             self.blobs.pop(digest, None)
         for item in garbage.litter:

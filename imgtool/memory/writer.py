@@ -135,7 +135,7 @@ class MemoryWriter:
 
     def take(self, digest: Digest) -> bytes:
         """End the write, whose bytes are `digest`, and hand over the bytes."""
-        self._content.forget(self._ingest, digest)
+        self._content.land(self._ingest, digest)
         return self._bytes()
 
     def _digest(self, algorithm: str) -> Digest:

@@ -6,10 +6,13 @@ before leads there, through what is still recorded, and what it says afterwards 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from imgtool.digest import Digest
+from imgtool.errors import NotFound
 from imgtool.model import ContentInfo, Image, Lease, Namespace
 from imgtool.names import expiry
 from imgtool.ops.documents import UNKNOWN
@@ -137,15 +140,19 @@ def _leads_to(record: _Record) -> set[Node]:
 
 
 def _expired(store: Store, space: Space, above: set[Node]) -> Iterator[Released]:
-    """What led there, and is still there though its time is up. Before it was made, it kept nothing."""
-    for name in (name for name, target in space.images.items() if target.labels):
-        image = store.images(space.name).get(name)
-        if above & _leads_to(image):
-            yield _gone(image, max(_until(image) or 0, image.created))
-    for id in space.expired_leases:
-        lease = store.leases(space.name).get(id)
-        if above & _leads_to(lease):
-            yield _gone(lease, max(_until(lease) or 0, lease.created))
+    """What led there, and is still there though its time is up. Before it was made, it kept nothing. Of what
+    another gc has removed meanwhile the history tells.
+    """
+    images, leases = store.images(space.name), store.leases(space.name)
+    looks: list[Callable[[], Image | Lease]] = [
+        *(partial(images.get, name) for name, target in space.images.items() if target.labels),
+        *(partial(leases.get, id) for id in space.expired_leases),
+    ]
+    for look in looks:
+        with suppress(NotFound):
+            record = look()
+            if above & _leads_to(record):
+                yield _gone(record, max(_until(record) or 0, record.created))
     for status in space.content.statuses():
         if status.expires is not None and status.expected and (status.expected, UNKNOWN) in above:
             yield Released(f"ingest '{status.ref}' expired", status.expires)

@@ -24,6 +24,16 @@ from .things import ABSENT, NS, OTHER, add, begin, each_raises, image, records
 X = Digest.of(b"x")
 Change = Callable[[Records], object]
 
+
+def each(*changes: Change) -> Change:
+    """One change after the other."""
+    return lambda r: [change(r) for change in changes]
+
+
+def twice(change: Change) -> Change:
+    return each(change, change)
+
+
 EACH_CHANGE: dict[str, Change] = {
     "image-create": lambda r: r.images(NS).create(image("new", labels={"k": "v", "gone": ""})),
     "image-create-first": lambda r: r.images("new").create(image("new")),
@@ -44,12 +54,18 @@ EACH_CHANGE: dict[str, Change] = {
     "image-delete": lambda r: r.images(NS).delete("a", target=X),
     "image-delete-absent": lambda r: r.images(NS).delete("none"),
     "image-delete-other": lambda r: r.images(NS).delete("a", target=ABSENT),
+    "image-delete-twice": twice(lambda r: r.images(NS).delete("a")),
     "image-delete-held": lambda r: r.images(NS).delete("a", unless_held=True),
     "content-update": lambda r: r.content(NS).update(ContentInfo(X, 0, {"k": "w"}), "labels.k"),
     "content-update-absent": lambda r: r.content(NS).update(ContentInfo(ABSENT, 0)),
     "content-delete": lambda r: r.content(NS).delete(X),
+    "content-delete-twice": twice(lambda r: r.content(NS).delete(X)),
     "content-delete-absent": lambda r: r.content(NS).delete(ABSENT),
     "ingest-abort": lambda r: r.content(NS).abort("ref"),
+    "ingest-abort-twice": twice(lambda r: r.content(NS).abort("ref")),
+    "ingest-abort-elsewhere": each(
+        lambda r: r.content(NS).abort("ref"), lambda r: r.content("empty").abort("ref")
+    ),
     "ingest-abort-absent": lambda r: r.content(NS).abort("none"),
     "lease-create": lambda r: r.leases(NS).create(Lease("new", {"k": "v", "gone": ""})),
     "lease-create-taken": lambda r: r.leases(NS).create(Lease("l")),
@@ -61,12 +77,20 @@ EACH_CHANGE: dict[str, Change] = {
     "lease-add-type": lambda r: r.leases(NS).add("l", "nothing", "x"),
     "lease-remove": lambda r: r.leases(NS).remove("l", "images", "a"),
     "lease-delete": lambda r: r.leases(NS).delete("l"),
+    "lease-delete-twice": twice(lambda r: r.leases(NS).delete("l")),
     "lease-delete-absent": lambda r: r.leases(NS).delete("none"),
     "namespace-create": lambda r: r.namespaces.create(Namespace("new", {"k": "v", "gone": ""})),
     "namespace-create-taken": lambda r: r.namespaces.create(Namespace(NS)),
     "namespace-update": lambda r: r.namespaces.update(Namespace(NS, {"k": "v"})),
     "namespace-update-absent": lambda r: r.namespaces.update(Namespace("new", {"k": "v"})),
     "namespace-delete": lambda r: r.namespaces.delete("empty"),
+    "namespace-delete-twice": twice(lambda r: r.namespaces.delete("empty")),
+    "namespace-delete-with-its-ingests": each(
+        lambda r: r.namespaces.delete("empty"), lambda r: r.content("empty").abort("ref")
+    ),
+    "namespace-delete-with-its-leases": each(
+        lambda r: r.namespaces.delete("empty"), lambda r: r.leases("empty").get("l")
+    ),
     "namespace-delete-full": lambda r: r.namespaces.delete(NS),
     "namespace-delete-absent": lambda r: r.namespaces.delete("none"),
     "publish": lambda r: r.publish(

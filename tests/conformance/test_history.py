@@ -10,7 +10,7 @@ from imgtool.errors import InvalidArgument
 from imgtool.model import ContentInfo, Lease, Namespace, replace
 from imgtool.names import EXPIRE
 from imgtool.ops import gc
-from imgtool.stores import Entry, Put, Store
+from imgtool.stores import Entry, Garbage, Put, Store
 
 from .things import ABSENT, NS, OTHER, add, image
 
@@ -113,14 +113,16 @@ def test_times_are_those_of_the_changes_and_the_newest_comes_first(
 def test_namespaces_have_their_own_history_which_stays_when_they_go(store: Store) -> None:
     """And goes on when one comes back. Its leases end with it."""
     store.images(NS).create(image("a"))
-    lease = store.leases(OTHER).create(Lease("l"))
+    leases = [store.leases(OTHER).create(Lease(id)) for id in ("l", "k")]
     namespace = store.namespaces.get(OTHER)
     here, there = told(store), told(store, OTHER)
     store.namespaces.delete(OTHER)
     gone = told(store, OTHER)
-    assert gone[: len(there)] == there
-    ended = [Entry(0, "namespace", OTHER, namespace, None), Entry(0, "lease", "l", lease, None)]
-    assert sorted(gone[len(there) :]) == sorted(ended)
+    assert gone == [
+        *there,
+        Entry(0, "namespace", OTHER, namespace, None),
+        *(Entry(0, "lease", lease.id, lease, None) for lease in leases[::-1]),
+    ]
     again = store.namespaces.create(Namespace(OTHER))
     assert told(store, OTHER) == [*gone, Entry(0, "namespace", OTHER, None, again)]
     assert told(store) == here
@@ -133,12 +135,31 @@ def test_of_what_gc_removes_the_names_are_told_and_of_images_all(store: Store) -
     old = store.images(NS).create(replace(image("old"), labels={EXPIRE: LONG_AGO}))
     before = told(store)
     gc.collect(store)
-    assert told(store)[: len(before)] == before
-    assert sorted(told(store)[len(before) :], key=lambda entry: entry.kind) == [
-        Entry(0, "content", digest, by_gc=True),
+    assert told(store) == [
+        *before,
         Entry(0, "image", "old", old, None),
         Entry(0, "lease", "past", by_gc=True),
+        Entry(0, "content", digest, by_gc=True),
     ]
+
+
+def test_what_one_gc_removes_is_told_in_the_order_of_its_removal(store: Store) -> None:
+    """Images, leases, content; of each as gc has put them, what refers before what it refers to."""
+    digests = [add(store, data) for data in (b"1", b"2", b"3")][::-1]
+    for name in ("m", "l"):
+        store.leases(NS).create(Lease(name))
+    made = [store.images(NS).create(image(name)) for name in ("b", "a")]
+    before, there = told(store), told(store, OTHER)
+    garbage = Garbage({NS: digests}, {NS: ["m", "l"]}, {}, [], images={NS: ["b", "a"]})
+    with store.removing() as remove:
+        remove(garbage)
+    assert told(store) == [
+        *before,
+        *(Entry(0, "image", gone.name, gone, None) for gone in made),
+        *(Entry(0, "lease", id, by_gc=True) for id in ("m", "l")),
+        *(Entry(0, "content", digest, by_gc=True) for digest in digests),
+    ]
+    assert told(store, OTHER) == there == []
 
 
 def test_an_object_has_a_size_whoever_has_it(store: Store) -> None:

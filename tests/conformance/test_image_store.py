@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from imgtool.digest import Digest
-from imgtool.errors import AlreadyExists, FailedPrecondition, ImgtoolError, InvalidArgument, NotFound
+from imgtool.errors import (
+    AlreadyExists,
+    DataLoss,
+    FailedPrecondition,
+    ImgtoolError,
+    InvalidArgument,
+    NotFound,
+)
 from imgtool.model import SIZE_MAX, Image, Lease, Platform, Target, replace
 from imgtool.names import EXPIRE
-from imgtool.stores import ImageStore, Store
+from imgtool.stores import Garbage, ImageStore, Store
 
 from .things import (
     ABSENT,
@@ -354,6 +362,57 @@ def test_create_and_update_need_what_they_are_told_to_need(store: Store, images:
     assert images.update(image("a", b"new"), needs=iter([here])).target == target(b"new")
 
 
+def test_what_is_needed_must_be_whole(store: Store, images: ImageStore) -> None:
+    """A record without its object is damage, and not the same as no record."""
+    digest = add(store, b"here")
+    images.create(image("a"))
+    with store.removing() as remove:
+        remove(Garbage({}, {}, {digest: 4}, []))
+    with unchanged(store):
+        each_raises(
+            DataLoss,
+            lambda: images.create(image("b"), needs=[digest]),
+            lambda: images.update(image("a", b"new"), needs=[digest]),
+        )
+
+
+def test_refusals_say_what_was_found(store: Store, images: ImageStore) -> None:
+    """In the same words, whichever store it is."""
+    digest, lost = add(store, b"here"), add(store, b"lost")
+    images.create(image("a", b"here"))
+    images.create(image("b"))
+    images.create(image("labelled", b"here", labels=LABELS))
+    with store.removing() as remove:
+        remove(Garbage({}, {}, {lost: 4}, []))
+    other = f"image 'a' has target {digest}, expected {ABSENT}"
+    no_image, no_content = "image 'none' not found", f"content '{ABSENT}' not found in namespace '{NS}'"
+    broken = f"object '{lost}' is missing from the store or has another size"
+    calls: list[tuple[Callable[[], object], str]] = [
+        (lambda: images.get("none"), no_image),
+        (lambda: images.update(image("none")), no_image),
+        (lambda: images.rename("none", "new"), no_image),
+        (lambda: images.delete("none"), no_image),
+        (lambda: images.update(image("a"), if_target=ABSENT), other),
+        (lambda: images.rename("a", "new", if_target=ABSENT), other),
+        (lambda: images.rename("none", "a", if_target=ABSENT), other),
+        (lambda: images.delete("a", target=ABSENT), other),
+        (lambda: images.create(image("new"), needs=[ABSENT]), no_content),
+        (lambda: images.update(image("a"), needs=[digest, ABSENT]), no_content),
+        (lambda: images.create(image("new"), needs=[lost]), broken),
+        (lambda: images.create(image("a")), "image 'a' already exists"),
+        (lambda: images.rename("a", "b"), f"image 'b' already exists, with target {Digest.of(b'x')}"),
+        (
+            lambda: images.rename("a", "labelled"),
+            "image 'labelled' already exists, with other labels or annotations",
+        ),
+    ]
+    with unchanged(store):
+        for call, message in calls:
+            with pytest.raises(ImgtoolError) as refused:
+                call()
+            assert refused.value.message == message
+
+
 def test_rename_moves_the_record(images: ImageStore) -> None:
     """Labels, annotations and target come along."""
     old = images.create(image("a", b"old", LABELS, annotations=BASE))
@@ -402,7 +461,7 @@ def test_rename_if_target_compares_first(store: Store, images: ImageStore) -> No
     with unchanged(store), pytest.raises(FailedPrecondition):
         images.rename("a", "b", if_target=ABSENT)
     images.rename("a", "b", if_target=Digest.of(b"old"))
-    with unchanged(store), pytest.raises((FailedPrecondition, NotFound)):
+    with unchanged(store), pytest.raises(FailedPrecondition):
         images.rename("a", "b", if_target=ABSENT)
     assert images.rename("a", "b", if_target=Digest.of(b"old")).name == "b"
 

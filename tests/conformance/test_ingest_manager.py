@@ -128,6 +128,22 @@ def test_abort_drops_the_bytes(content: ContentStore) -> None:
         assert writer.digest() == Digest.of(b"")
 
 
+def test_abort_leaves_what_the_lease_lists(store: Store, content: ContentStore) -> None:
+    """Who aborts names no lease, and only who holds one changes it: a write of that name that comes again
+    is held again, and a commit takes it off.
+    """
+    store.leases(NS).create(Lease("l"))
+    for ref in ("a", "b"):
+        begin(content, ref, b"abc", lease="l")
+    before = store.leases(NS).get("l")
+    content.abort("a")
+    assert store.leases(NS).get("l") == before
+    assert before.resources == {"ingests": ("a", "b")}
+    with content.writer("a", lease="l") as writer:
+        digest = writer.commit().digest
+    assert store.leases(NS).get("l").resources == {"ingests": ("b",), "content": (digest,)}
+
+
 def test_abort_of_a_write_under_way_is_unavailable(content: ContentStore) -> None:
     """Nobody's bytes are pulled away from under them."""
     with content.writer("ref") as writer:

@@ -201,6 +201,8 @@ def test_resources_that_are_needed_must_be_there(store: Store, leases: LeaseStor
             lambda: leases.add("l", "content", elsewhere, needs=[elsewhere]),
             lambda: leases.add("absent", "content", here, needs=[here]),
         )
+    with pytest.raises(NotFound, match=f"^content '{ABSENT}' not found in namespace '{NS}'$"):
+        leases.add("l", "content", here, needs=[ABSENT])
     leases.add("l", "content", here, ABSENT, needs=[here])
     assert held(leases.get("l")) == {"content": {here, ABSENT}}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +183,35 @@ def test_what_changed_just_before_a_long_look_is_not_steady(
     assert read.steadily(str(tmp_path), lambda: (None, False))[1:] == ((), False)
     assert read.steadily(str(tmp_path), changing)[1:] == ((), False)
     assert read.steadily(str(tmp_path / "absent"), lambda: (None, True))[1:] == ((), False)
+
+
+# Dry runs
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda content: content.writer("ref"),
+        lambda content: content.writer("ref", lease="l"),
+        lambda content: content.stage(algorithm="sha256"),
+    ],
+)
+def test_a_dry_run_is_no_place_for_bytes(store: DiskStore, write: Callable[[Any], object]) -> None:
+    """Its type does not offer that; whoever asks all the same has made a mistake, and hears of it before
+    a file is there.
+    """
+    store.leases(NS).create(Lease("l"))
+    root = store.engine.layout.root
+    before = sorted(os.walk(root))
+    with pytest.raises(AssertionError, match="dry run"):
+        write(store.dry_run().content(NS))
+    assert sorted(os.walk(root)) == before
+
+
+def test_a_dry_run_has_neither_locks_nor_a_workspace(store: DiskStore) -> None:
+    """So no way that leads to a file is left, also none that asks nobody whether the store is ready."""
+    dry = store.dry_run().engine
+    for way in (lambda: dry.locks.changing(NS), dry.ready, lambda: dry.workspace.new_path()):
+        with pytest.raises(AssertionError, match="dry run"):
+            way()
+    dry.close()

@@ -14,7 +14,8 @@ from imgtool.disk import DiskStore, atomic, open_store
 from imgtool.errors import DataLoss, NotFound
 from imgtool.model import ContentInfo, Descriptor, Image, Lease
 from imgtool.oci import media
-from imgtool.ops import gc
+from imgtool.ops import gc, released
+from imgtool.ops.mark import spaces
 from imgtool.ops.why import ABSENT, GARBAGE, KEPT, Answer, Step, explain
 
 from .gc_world import (
@@ -389,6 +390,26 @@ def test_a_lease_or_image_that_gc_has_removed_expired_before(
     assert store.images(NS).names() == []
     assert gone(store, a) == ("image 'a' expired", until // clock.SECOND)
     assert gone(store, b) == ("lease 'l' expired", until // clock.SECOND)
+
+
+@pytest.mark.parametrize("gone_first", [True, False], ids=["removed-meanwhile", "there-still"])
+def test_a_lease_or_image_that_another_gc_removes_meanwhile_expired_all_the_same(
+    store: DiskStore, at: Callable[[int], None], gone_first: bool
+) -> None:
+    """It was there at the look at everything, and is gone at the look at it alone: then the log tells."""
+    at(1000)
+    a, b = add(store, b"a"), add(store, b"b")
+    until = clock.format_time(2000 * clock.SECOND)
+    tag(store, "a", a, OCTETS, labels={EXPIRE: until})
+    hold(store, "l", [b], expire=until)
+    at(3000)
+    (space,) = spaces(store)
+    if gone_first:
+        garbage = gc.find(store)
+        with store.removing() as remove:
+            remove(garbage._replace(content={}, objects={}))
+    assert released.of_content(store, space, a) == ("image 'a' expired", 2000 * clock.SECOND)
+    assert released.of_content(store, space, b) == ("lease 'l' expired", 2000 * clock.SECOND)
 
 
 @pytest.mark.parametrize("last", ["lease", "image"])
