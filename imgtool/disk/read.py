@@ -188,13 +188,15 @@ def identified(status: os.stat_result) -> Identity:
 
 
 def is_settled(identity: Identity, now: int) -> bool:
-    """Whether times of change are so long ago that another change would show.
+    """Whether another change would show: what is changed gets mtime and ctime of one clock, so that it shows
+    where they differ, as after a stamp or a rename; else where they are so long ago that the clock has gone on.
 
     Args:
         identity: of a file or directory.
         now: before it was looked at; by the wall clock, nanoseconds since the epoch.
     """
-    return now - max(identity[-2:]) > _SETTLED
+    *_, modified, changed = identity
+    return modified != changed or now - changed > _SETTLED
 
 
 def branch(directory: str) -> list[str]:

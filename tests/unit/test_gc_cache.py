@@ -193,8 +193,26 @@ def test_what_is_young_is_not_remembered(
     """It could change once more within the clock's step, and look the same."""
     monkeypatch.setattr(read, "_SETTLED", 60_000_000_000)
     image(store, "a")
+    for record in root.glob("namespaces/*/content/*/*/*.toml"):
+        (record.parent / "other").touch()
     gc.collect(store)
     assert not (root / "cache" / DIRECTORIES).exists()
+
+
+def test_what_is_young_and_stamped_is_remembered(
+    store: DiskStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change would take the stamp away. Objects have no stamp."""
+    monkeypatch.setattr(read, "_SETTLED", 60_000_000_000)
+    kept = image(store, "a")
+    gc.collect(store)
+    saved = cache.load(store.engine.layout, DIRECTORIES)
+    assert len(saved) == len(kept)
+    assert all(directory.startswith("namespaces/") for directory in saved)
+    (record,) = root.glob(f"namespaces/*/content/*/*/{min(kept)[9:]}.toml")
+    record.unlink()
+    with store.remembering():
+        assert min(kept) not in store.content(NS).inventory().sizes
     assert time.time_ns() - root.stat().st_mtime_ns < 60_000_000_000
 
 
