@@ -35,6 +35,11 @@ def none() -> Iterator[None]:
         _locked -= 1
 
 
+def processes() -> int:
+    """How many may work now, we among them."""
+    return 1 if _locked or _has_threads() else min(len(os.sched_getaffinity(0)), _WORKERS_MAX)
+
+
 def share(work: Callable[[Sequence[T]], R], items: Sequence[T], least: int) -> list[R]:
     """What `work` returns of parts of `items`, in order.
 
@@ -44,8 +49,8 @@ def share(work: Callable[[Sequence[T]], R], items: Sequence[T], least: int) -> l
         items: what to work on.
         least: how many items are worth a process.
     """
-    count = min(len(os.sched_getaffinity(0)), _WORKERS_MAX, len(items) // least)
-    if count < 2 or _locked or _has_threads():
+    count = min(processes(), len(items) // least)
+    if count < 2:
         return [work(items)] if items else []
     size = -(-len(items) // count)
     own, *others = (items[at : at + size] for at in range(0, len(items), size))

@@ -68,8 +68,8 @@ class Layout:
 
 
 def _fan_out(digest: Digest) -> str:
-    encoded = digest.encoded
-    return f"{digest.algorithm}/{encoded[:2]}/{encoded[2:]}"
+    algorithm, _, encoded = digest.partition(":")
+    return f"{algorithm}/{encoded[:2]}/{encoded[2:]}"
 
 
 def is_record(entry: str) -> bool:

@@ -188,8 +188,8 @@ def identified(status: os.stat_result) -> Identity:
 
 
 def is_settled(identity: Identity, now: int) -> bool:
-    """Whether another change would show: what is changed gets mtime and ctime of one clock, so that it shows
-    where they differ, as after a stamp or a rename; else where they are so long ago that the clock has gone on.
+    """Whether another change would show: it would make mtime and ctime the same, so it would where they
+    differ, as after a stamp or a rename; and where they are so long ago that the clock has gone on.
 
     Args:
         identity: of a file or directory.

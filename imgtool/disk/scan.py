@@ -115,6 +115,8 @@ class Remembered:
 
     def read_ahead(self, directories: Sequence[tuple[str, _Start]], look: _Look) -> None:
         """Have what `for_later` is going to be asked looked at by several processes, if it is much."""
+        if workers.processes() < 2:
+            return
         new = [(directory, start) for directory, start in directories if not self._has(directory)]
         if len(new) < 2 * _MANY_DIRECTORIES:
             return
