@@ -13,7 +13,8 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgtool import clock, workers
@@ -35,7 +36,7 @@ _Look = Callable[[str, _Start], tuple[Any, bool]]
 """Returns what there is in a directory, and whether that is everything."""
 _Usual = tuple[str, str, str, dict[str, str]]
 """What `plain.target` returns."""
-_Thaw = Callable[[_Start, Any], Any]
+_Thaw = Callable[[Sequence[Digest], Any], Any]
 
 _CACHE = "gc-directories"
 # What is worth a process of its own.
@@ -62,10 +63,15 @@ class Remembered:
         """Of the images in a directory, and since when (wall clock, nanoseconds) they are known."""
         self._for_now: dict[tuple[str, str], _Kept] = {}
         self._seen: dict[str, _Kept] = {}  # for later too
-        kept = cache.load(layout, _CACHE)
-        self._kept: dict[str, Any] = kept if isinstance(kept, dict) else {}
         self._ahead: dict[str, tuple[read.Identity, list[Any], bool]] = {}
+        self._thawed: dict[_Start, tuple[str, Sequence[Digest]]] = {}
         self._new = 0
+
+    @cached_property
+    def _kept(self) -> dict[str, Any]:
+        """What the last gc kept."""
+        kept = cache.load(self._layout, _CACHE)
+        return kept if isinstance(kept, dict) else {}
 
     def for_now(self, directory: str, what: str, look: Callable[[], tuple[Any, bool]]) -> Any:
         """What `look` finds in `directory`, which is asked only if the directory has changed. It is
@@ -87,7 +93,7 @@ class Remembered:
         """As `for_now`, of a directory of the fan-out, and it is remembered for the next gc too.
 
         Args:
-            thaw: makes what `look` returned of what `_frozen` made of it.
+            thaw: makes what `look` returned of digests and what `_frozen` made of it.
         """
         key, identity = self._key(directory), read.identity(directory)
         seen = self._seen.get(key)
@@ -95,7 +101,7 @@ class Remembered:
             return seen.found
         before, columns, is_steady = self._ahead.pop(key, ((), [], False))
         if identity and before == identity:
-            found = thaw(start, columns)
+            found = thaw(self._digests(start, columns), columns)
             if is_steady:
                 self._seen[key] = _Kept(identity, found, columns)
                 self._new += 1
@@ -105,8 +111,9 @@ class Remembered:
             with suppress(AttributeError, TypeError, ValueError, LookupError, InvalidArgument):
                 before, *columns = kept
                 if tuple(before) == identity:
-                    self._seen[key] = _Kept(identity, thaw(start, columns), columns)
-                    return self._seen[key].found
+                    found = thaw(self._digests(start, columns), columns)
+                    self._seen[key] = _Kept(identity, found, columns)
+                    return found
         looked = read.steadily(directory, partial(look, directory, start))
         if looked.is_steady:
             self._seen[key] = _Kept(looked.identity, looked.found)
@@ -128,6 +135,15 @@ class Remembered:
         """What `directory` held when it was read for later; None where it was not, or has changed since."""
         seen = self._seen.get(self._key(directory))
         return seen.found if seen and seen.identity == read.identity(directory) else None
+
+    def _digests(self, start: _Start, columns: list[Any]) -> Sequence[Digest]:
+        """Most directories of objects hold what the one of records does: then these are the same."""
+        rests = columns[0]
+        before, digests = self._thawed.get(start, ("", ()))
+        if rests != before:
+            digests = [Digest(start + rest) for rest in rests.split()]
+            self._thawed[start] = rests, digests
+        return digests
 
     def _has(self, directory: str) -> bool:
         key, identity = self._key(directory), read.identity(directory)
@@ -280,15 +296,16 @@ def _read_targets(
     not changed since this gc read it is not read again.
     """
     now = clock.wall()
-    all: list[tuple[str, _Usual | None]] = []
     looked, before = memory.records.get(directory, (0, {})) if memory else (0, {})
-    for entry in before.keys() & set(records):
+    known: list[tuple[str, _Usual | None]] = []
+    for entry in before.keys() & set(records) if before else ():
         identity = read.identity(inside(directory, entry))
         if identity and read.is_settled(identity, looked):
-            all.append((entry, before[entry]))
-    new = set(records).difference(entry for entry, _ in all)
-    for part in workers.share(partial(_usual_targets, directory), sorted(new), _MANY_FILES):
-        all += part
+            known.append((entry, before[entry]))
+    if known:
+        records = sorted(set(records).difference(entry for entry, _ in known))
+    parts = workers.share(partial(_usual_targets, directory), records, _MANY_FILES)
+    all = [*known, *chain.from_iterable(parts)]
     if memory:
         memory.records[directory] = now, {entry: usual for entry, usual in all if usual}
     return all
@@ -348,16 +365,11 @@ def _frozen(found: Inventory | dict[Digest, int]) -> list[Any]:
     return [" ".join(digest[digest.index(":") + 3 :] for digest in found), list(found.values())]
 
 
-def _thaw_objects(start: _Start, kept: list[Any]) -> dict[Digest, int]:
-    rests, sizes = kept
-    return dict(zip(_digests(start, rests), sizes, strict=True))
+def _thaw_objects(digests: Sequence[Digest], kept: list[Any]) -> dict[Digest, int]:
+    _, sizes = kept
+    return dict(zip(digests, sizes, strict=True))
 
 
-def _thaw_sizes(start: _Start, kept: list[Any]) -> Inventory:
-    rests, sizes, labels = kept
-    digests = _digests(start, rests)
+def _thaw_sizes(digests: Sequence[Digest], kept: list[Any]) -> Inventory:
+    _, sizes, labels = kept
     return Inventory(dict(zip(digests, sizes, strict=True)), {digests[n]: of for n, of in labels})
-
-
-def _digests(start: _Start, rests: str) -> list[Digest]:
-    return [Digest(start + rest) for rest in rests.split()]

@@ -6,6 +6,7 @@ Whatever cannot be read might be what something hangs on: then nothing at all is
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -109,12 +110,11 @@ def _agree(some: Sequence[Space], others: Sequence[Space]) -> bool:
 
 def _garbage(found: Sequence[Space], objects: Mapping[Digest, int]) -> Garbage:
     """All of it but the litter."""
-    gone = set(objects)
+    gone: AbstractSet[Digest] = objects.keys()
     content: dict[str, list[Digest]] = {}
     for space in found:
         dead = space.dead()
-        gone -= space.expected()
-        gone.difference_update(space.sizes.keys() - dead if dead else space.sizes)
+        gone = gone - space.expected() - (space.sizes.keys() - dead if dead else space.sizes.keys())
         if dead:
             ordered = [digest for digest in space.sizes if digest in dead]
             content[space.name] = _referrers_first(ordered, partial(_refers_to, space))

@@ -102,6 +102,7 @@ class Space:
         self._documents = documents
         self._back: dict[Node, list[Edge]] = {}
         self._marked: Marked | None = None
+        self._unreached: set[Digest] = set()  # once marked: by roots alone, or kept without being followed
         self._find_roots(store, clock.wall() if now is None else now, on_error)
 
     def _find_roots(self, store: Store, now: int, on_error: OnError) -> None:
@@ -146,14 +147,20 @@ class Space:
         children = [(child, document.name) for child in document.children] if document else []
         return [*self._back.get((name, UNKNOWN), ()), *children, *self._labelled_edges(name, document)]
 
-    def _following(self, node: Node) -> tuple[Document | None, list[Edge]]:
-        """As `edges`, with the document instead of those that it makes."""
+    def _leads_to(self, node: Node) -> tuple[Document | None, list[Node]]:
+        """As `edges`, without what makes them, and with the document instead of those that it makes."""
         name, kind = node
+        if kind == IMAGE and not self._back:  # most images have nothing but a target
+            image = self.images.get(name)
+            if image and not image.labels:
+                return None, [(image.digest, kind_of(image.media_type))]
         if kind in _NOT_FOLLOWED:
-            return None, self._edges_of_others(name, kind)
+            return None, [following for following, _ in self._edges_of_others(name, kind)]
         document = self._document(name, kind)
         edges = self._labelled_edges(name, document)
-        return document, [*self._back.get((name, UNKNOWN), ()), *edges] if self._back else edges
+        if self._back:
+            edges += self._back.get((name, UNKNOWN), ())
+        return document, [following for following, _ in edges] if edges else []
 
     def _document(self, name: str, kind: str) -> Document | None:
         """What is recorded, and known as `kind`, if it is a document."""
@@ -163,7 +170,7 @@ class Space:
     def _labelled_edges(self, name: str, document: Document | None) -> list[Edge]:
         """What the labels of content tell that its document does not."""
         labels = self.labels.get(cast(Digest, name))
-        if not labels:
+        if not labels or (document and document.digests == [*labels.values()]):
             return []
         told = set(document.digests) if document else set()
         if told.issuperset(labels.values()):
@@ -229,11 +236,8 @@ class Space:
 
     def dead(self) -> set[Digest]:
         """The content of this namespace that is not kept."""
-        dead = set(self.sizes)
-        for kind, names in self.mark().items():
-            if kind not in _NO_CONTENT:
-                dead.difference_update(names)
-        return dead
+        marked = self.mark()
+        return _unmarked(self._unreached, marked, _NO_CONTENT)
 
     def expected(self) -> set[Digest]:
         """What ingests that are kept expect: objects of it are kept, recorded here or not."""
@@ -291,8 +295,8 @@ class Space:
             self._documents.read_ahead(self.content, self.sizes, new)
             step = []
             for node in new:
-                document, edges = self._following(node)
-                step += [following for following, _ in edges]
+                document, following = self._leads_to(node)
+                step += following
                 if document and (document.kinds or not leading.isdisjoint(document.digests)):
                     step += document.children
                 elif document:  # most are of leaves alone
@@ -303,37 +307,37 @@ class Space:
         """All that is reached, also what is not there. `edges` tells of subjects from then on."""
         if self._marked is None:
             marked = self._walk(root.node for root in self.roots)
-            if self._documents.followed:  # the referrers that no label tells of
-                self._walk(self._find_referrers(marked), marked)
+            self._unreached = _unmarked(set(self.sizes), marked, _NOT_FOLLOWED)
+            if self._documents.followed and (referrers := self._find_referrers(marked)):
+                self._walk(referrers, marked)  # that no label tells of
             self._marked = marked
         return self._marked
 
     def _find_referrers(self, marked: Marked) -> list[Node]:
         """Read what is not reached, and make edges from subjects to their referrers. Returns the
-        referrers that are reached that way.
+        referrers whose subject is in `marked`.
 
         What a document calls a layer is not opened, so documents come first: those that labels tell,
         then what is small.
         """
-        followed = _content(marked, _NOT_FOLLOWED)
         referrers = {  # also those that were read for another namespace
             name: subject
             for (name, kind), subject in self._documents.referrers.items()
             if name in marked.get(kind, ()) and name in self.sizes
         }
         leaves = set[str]()
-        unreached = [
+        for _, size, digest in sorted(
             (not any(labelled(self.labels_of(digest), REF)), self.sizes[digest], digest)
-            for digest in self.sizes.keys() - followed
-        ]
-        for _, size, digest in sorted(unreached):
+            for digest in self._unreached
+        ):
             if digest not in leaves and (document := self._read_unreached(digest, size)):
                 leaves.update(document.leaves)
                 if document.subject:
                     referrers[digest] = document.subject
+        new = _unmarked(set(referrers.values()), marked, _NOT_FOLLOWED)
         for name, subject in referrers.items():
             self._back.setdefault((subject, UNKNOWN), []).append(((name, UNKNOWN), "subject"))
-        return [(name, UNKNOWN) for name, subject in referrers.items() if subject in followed]
+        return [(name, UNKNOWN) for name, subject in referrers.items() if subject not in new]
 
     def _read_unreached(self, digest: Digest, size: int) -> Document | None:
         try:
@@ -385,6 +389,14 @@ def spaces(
         )
         for namespace in store.namespaces.list(on_error=on_error)
     ]
+
+
+def _unmarked(names: set[Digest], marked: Marked, without: Collection[str]) -> set[Digest]:
+    """Those of `names` that are not marked, but for the kinds `without`."""
+    for kind, found in marked.items():
+        if names and kind not in without:
+            names = names - cast("set[Digest]", found)
+    return names
 
 
 def _content(marked: Marked, without: Collection[str]) -> set[str]:
