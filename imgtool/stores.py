@@ -632,11 +632,15 @@ class Store(Records, Protocol):
         that cannot be written, or not at once, it is left undone.
         """
 
-    def removing(self) -> AbstractContextManager[Callable[[Garbage], None]]:
+    def removing(self, about: int = 0) -> AbstractContextManager[Callable[[Garbage], None]]:
         """Shut out every change, and give the function that removes garbage. For gc, which looks again
         inside: reading works there, and nothing changes meanwhile. Once it is called `since_gc` is
         empty, if that can be written. A crash while it removes leaves
         records without their parents, or objects without records: garbage still.
+
+        Args:
+            about: how many things that will be, as far as is known. For many, what others have written is
+                made durable before they are shut out, so that it need not be meanwhile.
 
         Raises:
             Unavailable: others do not stop changing the store.

@@ -119,10 +119,10 @@ class DiskStore(DiskRecords):
 
         return gc_log.looking(self.engine)
 
-    def removing(self) -> AbstractContextManager[Callable[[Garbage], None]]:
+    def removing(self, about: int = 0) -> AbstractContextManager[Callable[[Garbage], None]]:
         from imgtool.disk import sweep
 
-        return sweep.removing(self.engine)
+        return sweep.removing(self.engine, about)
 
     def close(self) -> None:
         self.engine.close()

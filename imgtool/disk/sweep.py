@@ -36,10 +36,12 @@ def litter(engine: Engine, held: frozenset[tuple[str, str]]) -> Sequence[Litter]
 
 
 @contextmanager
-def removing(engine: Engine) -> Iterator[Callable[[Garbage], None]]:
+def removing(engine: Engine, about: int) -> Iterator[Callable[[Garbage], None]]:
     """See `stores.Store.removing`."""
     engine.ready()
     batch = atomic.Batch()
+    if about >= atomic.SYNCFS_FROM:
+        atomic.sync_all(engine.layout.root)
     with engine.locks.removing() as held:
 
         def remove(garbage: Garbage) -> None:

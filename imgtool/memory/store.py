@@ -209,7 +209,7 @@ class MemoryStore:
         return looked
 
     @contextmanager
-    def removing(self) -> Iterator[Callable[[Garbage], None]]:
+    def removing(self, about: int = 0) -> Iterator[Callable[[Garbage], None]]:
         yield self._remove
 
     def _remove(self, garbage: Garbage) -> None:

@@ -51,7 +51,7 @@ def collect(store: Store, *, dry_run: bool = False) -> Garbage:
         if dry_run:
             return found.garbage
         if any(found.garbage):
-            with store.removing() as remove:
+            with store.removing(about=_count(found.garbage)) as remove:
                 found = _look(store, documents, before=found)
                 remove(found.garbage)
         else:
@@ -125,6 +125,11 @@ def _garbage(found: Sequence[Space], objects: Mapping[Digest, int]) -> Garbage:
         litter=(),
         images={space.name: names for space in found if (names := space.dead_images())},
     )
+
+
+def _count(garbage: Garbage) -> int:
+    """Of records and objects."""
+    return len(garbage.objects) + sum(map(len, garbage.content.values()))
 
 
 def _refers_to(space: Space, digest: str) -> Iterator[str]:

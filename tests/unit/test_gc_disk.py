@@ -308,10 +308,30 @@ class Meddler(DiskStore):
     meddle: Callable[[], object] = staticmethod(lambda: None)
 
     @contextmanager
-    def removing(self) -> Iterator[Callable[[Garbage], None]]:
+    def removing(self, about: int = 0) -> Iterator[Callable[[Garbage], None]]:
         self.meddle()
-        with super().removing() as remove:
+        with super().removing(about) as remove:
             yield remove
+
+
+@pytest.mark.parametrize("count", [31, 32])
+def test_what_others_have_written_is_flushed_before_they_are_shut_out(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Where much is removed: then all of the file system is synced, which may take long."""
+    flushed: list[str] = []
+
+    def flush(directory: str) -> None:
+        with open_store(directory) as other:
+            add(other, b"nobody is shut out")
+        flushed.append(directory)
+
+    for n in range(count):
+        add(store, b"%d" % n)
+    monkeypatch.setattr(atomic, "sync_all", flush)
+    gc.collect(store)
+    assert flushed == [store.engine.layout.root] * (2 * count >= atomic.SYNCFS_FROM)
+    assert not objects(store)
 
 
 def test_what_gets_a_name_between_the_two_looks_is_kept(store: DiskStore) -> None:
