@@ -28,7 +28,7 @@ from imgtool.model import ContentInfo, Image, Lease, Namespace, Target
 from imgtool.names import file_name, name_of_file
 
 if TYPE_CHECKING:
-    from imgtool.disk import scan
+    from imgtool.disk.remembered import Remembered
     from imgtool.stores import Inventory, OnError
 
 T = TypeVar("T", Image, ContentInfo, Lease, Namespace)
@@ -117,14 +117,14 @@ class Engine:
         self.workspace = Workspace(self.layout.tmp, locking=self.setup.locking)
         self._writable = False
         self._memory: dict[str, tuple[os.stat_result, int, Any]] | None = None
-        self.directories: scan.Remembered | None = None
+        self.directories: Remembered | None = None
 
     @contextmanager
     def remembering(self, *, keep: bool = False) -> Iterator[None]:
         """See `stores.Store.remembering`."""
-        from imgtool.disk import scan
+        from imgtool.disk.remembered import Remembered
 
-        self._memory, self.directories = {}, scan.Remembered(self.layout)
+        self._memory, self.directories = {}, Remembered(self.layout)
         try:
             yield
             if keep:

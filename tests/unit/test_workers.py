@@ -269,9 +269,9 @@ def test_gc_finds_the_same_with_workers(tmp_path: Path, settled: bool) -> None:
         len(garbage.content[NS]) == 4 * 2 + 1
     )  # configs and layers without a manifest, and what a label of one names
     code = f"""
-        from imgtool.disk import open_store, read, scan
+        from imgtool.disk import open_store, read, remembered, scan
         from imgtool.ops import documents, gc
-        scan._MANY_DIRECTORIES = scan._MANY_FILES = documents._MANY = 1
+        remembered._MANY = scan._MANY = documents._MANY = 1
         read._SETTLED = {-1 if settled else 60_000_000_000}
         forks = []
         fork = os.fork
@@ -305,10 +305,10 @@ def test_what_a_worker_cannot_read_is_told(tmp_path: Path, what: str) -> None:
     path.chmod(0o600)
     path.write_bytes(data)
     code = """
-        from imgtool.disk import open_store, read, scan
+        from imgtool.disk import open_store, read, remembered, scan
         from imgtool.errors import DataLoss
         from imgtool.ops import documents, gc
-        scan._MANY_DIRECTORIES = scan._MANY_FILES = documents._MANY = 1
+        remembered._MANY = scan._MANY = documents._MANY = 1
         with open_store(sys.argv[1]) as store:
             try:
                 gc.collect(store)

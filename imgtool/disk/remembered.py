@@ -1,0 +1,184 @@
+"""What gc remembers of directories: from one look to the next, and in `cache/` from one gc to the next.
+
+A directory is read again only if its inode, size, mtime or ctime is another: writers stamp the
+directories of records, and objects come and go by rename and unlink alone. What is remembered was right
+when it was read: seals fitted, sizes were those of the files. In `cache/` is what lies in the fan-out,
+content records and objects. Images and leases, from which gc starts, are never in there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from imgtool import workers
+from imgtool.digest import Digest
+from imgtool.disk import cache, read
+from imgtool.errors import ImgtoolError, InvalidArgument
+from imgtool.stores import Inventory
+
+if TYPE_CHECKING:
+    from imgtool.disk.layout import Layout
+    from imgtool.disk.workspace import Workspace
+
+Start = str
+"""How the digests in a directory begin."""
+Look = Callable[[str, Start], tuple[Any, bool]]
+"""Returns what there is in a directory, and whether that is everything."""
+Thaw = Callable[[Sequence[Digest], Any], Any]
+"""Makes what a `Look` returned of digests and what `_frozen` made of it."""
+Usual = tuple[str, str, str, dict[str, str]]
+"""What `plain.target` returns."""
+
+_CACHE = "gc-directories"
+_MANY = 100  # directories, which are worth a process of their own
+
+
+class _Kept(NamedTuple):
+    """What a directory held, and the same as the cache has it."""
+
+    identity: read.Identity
+    found: Any
+    columns: list[Any] | None = None
+
+
+class Remembered:
+    """What directories held when they were read, by their paths below the root of the store. Only what can be
+    told to be so still is remembered, see `read.steadily`.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self.records: dict[str, tuple[int, Mapping[str, Usual]]] = {}
+        """Of the images in a directory, and since when (wall clock, nanoseconds) they are known."""
+        self._for_now: dict[tuple[str, str], _Kept] = {}
+        self._seen: dict[str, _Kept] = {}  # for later too
+        self._ahead: dict[str, tuple[read.Identity, list[Any], bool]] = {}
+        self._thawed: dict[Start, tuple[str, Sequence[Digest]]] = {}
+        self._new = 0
+
+    @cached_property
+    def _kept(self) -> dict[str, Any]:
+        """What the last gc kept."""
+        kept = cache.load(self._layout, _CACHE)
+        return kept if isinstance(kept, dict) else {}
+
+    def for_now(self, directory: str, what: str, look: Callable[[], tuple[Any, bool]]) -> Any:
+        """What `look` finds in `directory`, which is asked only if the directory has changed. It is
+        forgotten at the end of this gc.
+
+        Args:
+            what: it is that `look` finds there.
+            look: returns also whether it has found everything.
+        """
+        seen = self._for_now.get((directory, what))
+        if seen and seen.identity == read.identity(directory):
+            return seen.found
+        looked = read.steadily(directory, look)
+        if looked.is_steady:
+            self._for_now[directory, what] = _Kept(looked.identity, looked.found)
+        return looked.found
+
+    def for_later(self, directory: str, start: Start, look: Look, thaw: Thaw) -> Any:
+        """As `for_now`, of a directory of the fan-out, and it is remembered for the next gc too."""
+        key, identity = self._key(directory), read.identity(directory)
+        seen = self._seen.get(key)
+        if seen and seen.identity == identity:
+            return seen.found
+        before, columns, is_steady = self._ahead.pop(key, ((), [], False))
+        if identity and before == identity:
+            found = thaw(self._digests(start, columns), columns)
+            if is_steady:
+                self._seen[key] = _Kept(identity, found, columns)
+                self._new += 1
+            return found
+        kept = self._kept.pop(key, None)
+        if identity and kept is not None:
+            with suppress(AttributeError, TypeError, ValueError, LookupError, InvalidArgument):
+                before, *columns = kept
+                if tuple(before) == identity:
+                    found = thaw(self._digests(start, columns), columns)
+                    self._seen[key] = _Kept(identity, found, columns)
+                    return found
+        looked = read.steadily(directory, partial(look, directory, start))
+        if looked.is_steady:
+            self._seen[key] = _Kept(looked.identity, looked.found)
+            self._new += 1
+        return looked.found
+
+    def read_ahead(self, directories: Sequence[tuple[str, Start]], look: Look) -> None:
+        """Have what `for_later` is going to be asked looked at by several processes, if it is much."""
+        if workers.processes() < 2:
+            return
+        new = [(directory, start) for directory, start in directories if not self._has(directory)]
+        if len(new) < 2 * _MANY:
+            return
+        for looked in workers.share(partial(_looked, look), new, _MANY):
+            for directory, identity, columns, is_steady in looked:
+                self._ahead[self._key(directory)] = identity, columns, is_steady
+
+    def seen(self, directory: str) -> Any:
+        """What `directory` held when it was read for later; None where it was not, or has changed since."""
+        seen = self._seen.get(self._key(directory))
+        return seen.found if seen and seen.identity == read.identity(directory) else None
+
+    def _digests(self, start: Start, columns: list[Any]) -> Sequence[Digest]:
+        """Most directories of objects hold what the one of records does: then these are the same."""
+        rests = columns[0]
+        before, digests = self._thawed.get(start, ("", ()))
+        if rests != before:
+            digests = [Digest(start + rest) for rest in rests.split()]
+            self._thawed[start] = rests, digests
+        return digests
+
+    def _has(self, directory: str) -> bool:
+        key, identity = self._key(directory), read.identity(directory)
+        seen, kept = self._seen.get(key), self._kept.get(key)
+        if seen and seen.identity == identity:
+            return True
+        return isinstance(kept, list) and bool(kept) and kept[0] == [*identity]
+
+    def _key(self, directory: str) -> str:
+        return directory[len(self._layout.root) + 1 :]
+
+    def keep(self, workspace: Workspace) -> None:
+        """Put all that was asked for into `cache/`, if much of it is not there yet."""
+        if cache.is_worth(self._new, len(self._seen)):
+            kept = {key: [s.identity, *(s.columns or _frozen(s.found))] for key, s in self._seen.items()}
+            cache.save(self._layout, workspace, _CACHE, kept)
+
+
+def _looked(
+    look: Look, directories: Sequence[tuple[str, Start]]
+) -> list[tuple[str, read.Identity, list[Any], bool]]:
+    """What was whole and did not change meanwhile, as the cache has it, and whether that is steady."""
+    all = []
+    for directory, start in directories:
+        with suppress(ImgtoolError):  # is told by who looks again
+            found, identity, is_steady = read.steadily(directory, partial(look, directory, start))
+            if identity:
+                all.append((directory, identity, _frozen(found), is_steady))
+    return all
+
+
+# --- in the cache ----------------------------------------------------------------------------------
+
+
+def _frozen(found: Inventory | dict[Digest, int]) -> list[Any]:
+    """Few and long values, because JSON reads those the fastest."""
+    if isinstance(found, Inventory):
+        labels = [[n, found.labels[digest]] for n, digest in enumerate(found.sizes) if digest in found.labels]
+        return [*_frozen(found.sizes), labels]
+    return [" ".join(digest[digest.index(":") + 3 :] for digest in found), list(found.values())]
+
+
+def thaw_objects(digests: Sequence[Digest], kept: list[Any]) -> dict[Digest, int]:
+    _, sizes = kept
+    return dict(zip(digests, sizes, strict=True))
+
+
+def thaw_sizes(digests: Sequence[Digest], kept: list[Any]) -> Inventory:
+    _, sizes, labels = kept
+    return Inventory(dict(zip(digests, sizes, strict=True)), {digests[n]: of for n, of in labels})
