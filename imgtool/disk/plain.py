@@ -101,14 +101,14 @@ def _target(
     name: str, created: str, updated: str, kind: str, digest: str, _size: str, labels: Mapping[str, str]
 ) -> tuple[str, str, str, dict[str, str]]:
     _check_times(created, updated)
-    return name, digest, kind, for_gc(labels)
+    return name, digest, kind, for_gc(labels) if labels else {}
 
 
 def _size(
     digest: str, size: str, created: str, updated: str, labels: Mapping[str, str]
 ) -> tuple[str, int, dict[str, str]]:
     _check_times(created, updated)
-    return digest, int(size), for_gc(labels)
+    return digest, int(size), for_gc(labels) if labels else {}
 
 
 def _check_times(created: str, updated: str) -> None:

@@ -33,7 +33,7 @@ Usual = tuple[str, str, str, dict[str, str]]
 """What `plain.target` returns."""
 
 _CACHE = "gc-directories"
-_MANY = 100  # directories, which are worth a process of their own
+_MANY = 60  # directories, which are worth a process of their own
 
 
 class _Kept(NamedTuple):
