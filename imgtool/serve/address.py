@@ -74,7 +74,7 @@ class Address:
             start: begins to answer at the socket, which it is given.
 
         Raises:
-            AlreadyExists: another server answers there or at the name beside it, or what is there is no socket.
+            AlreadyExists: another server answers there or at the name beside it, or it is no socket.
             PermissionDenied: others may write into its directory.
         """
         directory = parent(self.path)

@@ -89,6 +89,19 @@ class Receiver(Protocol):
         """The peer has given up, or is gone. Whoever answers calls `Stream.close`."""
 
 
+class _Nobody:
+    """Hears what comes for a stream of which nobody wants to hear."""
+
+    def data(self, data: bytes) -> None: ...
+
+    def end(self) -> None: ...
+
+    def gone(self) -> None: ...
+
+
+NOBODY: Receiver = _Nobody()
+
+
 class Stream:
     """One request and its answer. All but `headers` and `receiver` is for any thread.
 
@@ -99,10 +112,9 @@ class Stream:
         window: bytes that the peer takes.
     """
 
-    receiver: Receiver
-
     def __init__(self, connection: Connection, number: int, headers: Headers, window: int) -> None:
         self.headers = headers
+        self.receiver = NOBODY
         self.number = number
         self.window = window
         self.unread = 0  # bytes that came and were not given back to the peer's window
@@ -193,6 +205,7 @@ class Stream:
             if self.is_open:
                 self.is_gone = True
                 self._connection.reset(self.number, Code.CANCEL)
+            self.receiver = NOBODY  # who answers has the stream: of the two neither must keep the other
             self._connection.forget(self)
         self._ended()
 
@@ -447,7 +460,10 @@ class Connection:
                 raise _StreamFault(Code.PROTOCOL_ERROR)
             stream = self._streams[number] = Stream(self, number, headers, self._stream_window)
             stream.has_ended = is_end
-        stream.receiver = self._opened(stream)
+        receiver = self._opened(stream)
+        with self.lock:
+            if stream.is_open:
+                stream.receiver = receiver
         if is_end and stream.is_open:
             stream.receiver.end()
 

@@ -19,7 +19,7 @@ from imgtool.errors import ImgtoolError, ResourceExhausted
 from imgtool.serve.calls import Call, status
 from imgtool.serve.contracts import Unimplemented
 from imgtool.serve.headers import Headers, pack
-from imgtool.serve.http2 import Gone, Receiver, Stream
+from imgtool.serve.http2 import NOBODY, Gone, Receiver, Stream
 
 MESSAGE_MAX = 16 << 20  # bytes; as containerd
 _PREFIX = 5  # bytes in front of a message: whether it is compressed, and its length
@@ -70,7 +70,7 @@ class Answerer:
         """For the thread that reads the connection."""
         if refusal := _refusal(stream.headers):
             stream.send(tail=refusal)
-            return Requests(stream)
+            return NOBODY
         method = self._find(stream.headers[":path"])
         answer = _Answer(method, stream, Call(stream, self._backend), self._threads)
         if method.takes_stream:
@@ -130,6 +130,13 @@ class Requests:
             self._over(Gone())
         self._completed()
 
+    def drop(self) -> None:
+        """Nobody iterates any more."""
+        with self._changed:
+            self._over(None)
+            self._whole.clear()
+            self._error = None  # raised, it leads back here
+
     def __iter__(self) -> Iterator[bytes]:
         return self
 
@@ -174,6 +181,8 @@ class Requests:
                 self._is_wanted = self._is_one
                 self._changed.notify()
                 at = end
+        if self._is_over:
+            return
         if begun is data:
             self._begun += data[at:]
         else:
@@ -185,6 +194,7 @@ class Requests:
             return
         self._is_over = True
         self._error = error
+        self._begun.clear()
         if error and self._is_one:
             self._whole.clear()
         self._changed.notify()
@@ -260,9 +270,13 @@ class _Answer:
                 raise
             except Exception as failure:
                 error = failure
-            told = self._method.ended(error)
-            self._tail = _trailers(*status(told)) if told else _OK
+            self._tail = self._told(error)
+            error = None  # it leads back to this frame, and so to all that the call has
         return None
+
+    def _told(self, error: Exception | None) -> bytes:
+        told = self._method.ended(error)
+        return _trailers(*status(told)) if told else _OK
 
     def _send(self, message: bytes | None, tail: bytes = b"", *, may_wait: bool = True) -> bool:
         if message is None:
@@ -279,6 +293,7 @@ class _Answer:
         except Exception as error:
             self._method.ended(error)
         finally:
+            self.requests.drop()
             self._stream.close()
 
 

@@ -212,7 +212,7 @@ def test_what_is_no_socket_is_not_replaced(tmp_path: Path, kind: str) -> None:
 
 
 def test_the_name_beside_the_address_may_be_somebody_elses(tmp_path: Path) -> None:
-    """A file there, or a live server's socket, outlives our start; a dead server's socket does not stop it."""
+    """A file there, or a live server's socket, outlives our start; a dead one's does not stop it."""
     path, beside = tmp_path / "x.sock", tmp_path / "~.sock"
     beside.write_text("mine")
     with pytest.raises(AlreadyExists, match="no socket"):

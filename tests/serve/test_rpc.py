@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import select
 import socket
@@ -19,7 +20,7 @@ import pytest
 
 from imgtool.errors import NotFound
 from imgtool.serve.calls import Call
-from imgtool.serve.rpc import MESSAGE_MAX
+from imgtool.serve.rpc import MESSAGE_MAX, Requests
 
 from .frames import (
     DATA,
@@ -307,6 +308,33 @@ def test_an_unread_request_is_kept_for_its_method_when_the_client_is_gone() -> N
         go_on.set()
         assert done.wait(20)
     assert got == [3, 2]
+
+
+def requests() -> set[Requests]:
+    """All that there are."""
+    return {one for one in gc.get_objects() if isinstance(one, Requests)}
+
+
+@pytest.mark.parametrize("path", ["/pool", "/sum", "/once", "/absent"])
+def test_nothing_of_a_call_is_kept_when_it_is_done(path: str) -> None:
+    """Half a message has up to 16 MiB, and Python looks for cycles when it likes."""
+    gc.collect()
+    before = requests()
+    gc.disable()
+    try:
+        with peer() as client:
+            client.hello()
+            client.open(1, path)
+            client.data(1, message(bytes(1000))[:-1])
+            client.send(frame(RST_STREAM, 0, 1, (8).to_bytes(4)))
+            client.ask(3, path, b"a")
+            assert client.answer(3).status in {"0", UNIMPLEMENTED}
+            patience = time.monotonic() + 5
+            while requests() - before:
+                assert time.monotonic() < patience
+                time.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 # --- a library as client ---------------------------------------------------------------------------
