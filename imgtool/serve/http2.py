@@ -51,6 +51,7 @@ class Code(IntEnum):
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
     FLOW_CONTROL_ERROR = 3
     STREAM_CLOSED = 5
     FRAME_SIZE_ERROR = 6
@@ -130,6 +131,11 @@ class Stream:
         """Whether an answer can still be given."""
         return not (self.is_gone or self._is_answered)
 
+    @property
+    def room(self) -> int:
+        """Bytes that the peer takes just now."""
+        return min(self.window, self._connection.window)
+
     def on_end(self, callback: Callable[[], None]) -> bool:
         """Have `callback` called, in whatever thread, when the answer is given or cannot be given any more;
         False if that is so already, and `callback` is not called.
@@ -199,12 +205,12 @@ class Stream:
             self._ended()
         return True
 
-    def close(self) -> None:
-        """Nothing more will be done for it: another may take its place. Without an answer it is cancelled."""
+    def close(self, code: Code = Code.CANCEL) -> None:
+        """Nothing more will be done for it: another may take its place. Without an answer it is reset."""
         with self._connection.lock:
             if self.is_open:
                 self.is_gone = True
-                self._connection.reset(self.number, Code.CANCEL)
+                self._connection.reset(self.number, code)
             self.receiver = NOBODY  # who answers has the stream: of the two neither must keep the other
             self._connection.forget(self)
         self._ended()
@@ -225,7 +231,7 @@ class Stream:
         """So many of `size` bytes may be sent now. A window is below 0 where the peer has made it smaller."""
         if self.is_gone:
             raise Gone
-        return max(min(size, self.window, self._connection.window), 0)
+        return max(min(size, self.room), 0)
 
     def _ended(self) -> None:
         if self._on_end:

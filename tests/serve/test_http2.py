@@ -392,17 +392,19 @@ def test_the_end_of_the_connection_ends_all_streams() -> None:
 
 
 def test_streams_over_the_limit_are_refused_also_where_the_client_gives_up_the_others() -> None:
-    """A call that was reset still waits for its thread: whoever opens and resets could fill the memory."""
-    go_on = threading.Event()
+    """A call that was reset may still run: whoever opens and resets could fill the memory."""
+    begun, go_on = threading.Semaphore(0), threading.Event()
 
     def held(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        begun.release()
         assert go_on.wait(30)
         yield next(requests)
 
-    with peer(threads=1, held=Toy(held)) as client:
+    with peer(threads=STREAMS_MAX, held=Toy(held)) as client:
         client.hello()
         for number in range(1, 2 * STREAMS_MAX, 2):
             client.ask(number, "/held")
+            assert begun.acquire(timeout=20)
             client.send(frame(RST_STREAM, 0, number, (8).to_bytes(4)))
         client.ask(2 * STREAMS_MAX + 1, "/held")
         assert client.answer(2 * STREAMS_MAX + 1).reset == Code.REFUSED_STREAM
@@ -512,16 +514,18 @@ OF_STREAMS = {
 @pytest.mark.parametrize("name", OF_STREAMS)
 def test_a_stream_that_breaks_the_rules_is_told_which_and_ends_alone(name: str) -> None:
     said, code = OF_STREAMS[name]
-    left = threading.Event()
+    begun, left = threading.Event(), threading.Event()
 
     def held(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
         assert call.on_end(left.set)
+        begun.set()
         assert left.wait(20)
         yield b""
 
     with peer(held=Toy(held)) as client:
         client.hello()
         client.ask(1, "/held")
+        assert begun.wait(20)
         client.send(said)
         assert client.answer(1).reset == code
         assert left.wait(20)
