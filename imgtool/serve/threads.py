@@ -20,13 +20,14 @@ class Threads:
         self._count = 0
         self._idle = 0
         self._jobs: OrderedDict[Job, None] = OrderedDict()  # that wait, in their order
+        self._is_short = False  # the system had no thread when one was to be made
         self._is_stopped = False
         self._changed = threading.Condition(threading.Lock())
 
     @property
     def are_busy(self) -> bool:
         """Whether what is added now waits for something else to end."""
-        return self._count >= self._most and self._idle <= len(self._jobs)
+        return (self._is_short or self._count >= self._most) and self._idle <= len(self._jobs)
 
     def add(self, job: Job) -> bool:
         """Have `job` called; False where it never will be, because there is no thread, or after `stop`."""
@@ -40,7 +41,9 @@ class Threads:
                 try:
                     threading.Thread(target=self._work, name="call", daemon=True).start()
                     self._count += 1
-                except RuntimeError:  # the system has no more; those that are there will come to it
+                    self._is_short = False
+                except RuntimeError:  # those that are there will come to it
+                    self._is_short = True
                     if not self._count:
                         del self._jobs[job]
                         return False
