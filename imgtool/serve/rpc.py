@@ -3,10 +3,14 @@
 A method that waits for nobody is answered by the thread that reads the connection: to hand a call over
 costs more than most calls. All others run in the pool, and so does what the reading thread has begun and
 is more than one message, or more than the client takes just now.
+
+A call holds what its stream may, a message of at most MESSAGE_MAX that comes, and one or two that go; while
+one is packed there are copies. It drops all when nobody waits for it any more, unless its method runs.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -26,6 +30,7 @@ _FIRST = 1 << 14  # bytes: a client that takes less just now is not answered at 
 _PREFIX = 5  # bytes in front of a message: whether it is compressed, and its length
 
 _CONTENT_TYPE = "application/grpc"
+_CONTENT_TYPES = re.compile(rf"{_CONTENT_TYPE}(\Z|[+;])")
 _HEAD = pack((":status", "200"), ("content-type", _CONTENT_TYPE), ("grpc-accept-encoding", "identity"))
 _OK = pack(("grpc-status", "0"))
 _PRINTABLE = bytes(range(0x20, 0x7F)).decode().replace("%", "")
@@ -366,7 +371,7 @@ def _refusal(headers: Headers) -> bytes:
     """The whole answer to what is no call."""
     if headers[":method"] != "POST":
         return pack((":status", "405"))
-    if not headers.get("content-type", "").startswith(_CONTENT_TYPE):
+    if not _CONTENT_TYPES.match(headers.get("content-type", "")):
         return pack((":status", "415"))
     return b""
 

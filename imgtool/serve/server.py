@@ -27,7 +27,7 @@ from imgtool.serve.threads import Threads
 # A stream that nobody ends holds a thread; threads are made when they are needed.
 THREADS = 128
 GRACE = 10.0
-_PAUSE = 0.05  # before another connection is taken, where there is no descriptor or thread for one
+_PAUSE = 0.05  # seconds until it is tried again: where there is no descriptor or thread, or a client is slow
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
@@ -134,10 +134,17 @@ class Clients:
         with self._lock:
             connections = list(self._connections)
         deadline = time.monotonic() + grace
+
+        def left() -> float:
+            return max(deadline - time.monotonic(), 0)
+
+        # First those that need not be waited for: a client that does not read delays no other.
+        busy = [connection for connection in connections if not connection.leave(0)]
+        while busy and left():
+            time.sleep(min(_PAUSE, left()))
+            busy = [connection for connection in busy if not connection.leave(min(_PAUSE, left()))]
         for connection in connections:
-            connection.leave(max(deadline - time.monotonic(), 0))
-        for connection in connections:
-            connection.wait(max(deadline - time.monotonic(), 0))
+            connection.wait(left())
             connection.close()
 
     def _accept(self) -> None:

@@ -418,6 +418,66 @@ def test_streams_over_the_limit_are_refused_also_where_the_client_gives_up_the_o
             pytest.fail("refused for ever")
 
 
+# --- the end of the server -------------------------------------------------------------------------
+
+
+def serve() -> tuple[http2.Connection, socket.socket, threading.Thread, Peer]:
+    ours, theirs = socket.socketpair()
+    connection = http2.Connection(ours, lambda stream: http2.NOBODY)
+    return connection, ours, threading.Thread(target=connection.run), Peer(theirs)
+
+
+def test_who_is_told_to_go_before_all_else_is_told_the_settings_first() -> None:
+    connection, _, running, client = serve()
+    assert connection.leave(0)
+    running.start()
+    frames = client.frames()
+    assert [next(frames).kind for _ in range(3)] == [SETTINGS, WINDOW_UPDATE, GOAWAY]
+    client.close()
+    running.join(20)
+
+
+def test_a_client_that_reads_nothing_is_told_to_go_when_it_reads() -> None:
+    """Nobody waits for it: each could hold up the end of the server for as long as it likes."""
+    connection, ours, running, client = serve()
+    running.start()
+    client.hello()
+    client.until(WINDOW_UPDATE)
+    client.until(SETTINGS)
+    filled = 0
+    junk = frame(77, 0, 0, bytes(1000 - 9))
+    with connection.lock, suppress(BlockingIOError):
+        while True:
+            sent = ours.send(junk, socket.MSG_DONTWAIT)
+            filled += sent
+            assert sent == len(junk)
+    began = time.monotonic()
+    assert not connection.leave(0)
+    assert time.monotonic() - began < 5
+    for _ in range(filled // len(junk)):
+        client.until(77)
+    assert connection.leave(0)
+    assert client.until(GOAWAY).code == Code.NO_ERROR
+    client.close()
+    running.join(20)
+
+
+def test_a_fault_when_a_stream_begins_closes_the_connection() -> None:
+    """And is told: whoever runs the connection hears of it."""
+
+    def fail(stream: http2.Stream) -> http2.Receiver:
+        raise KeyError(stream.headers[":path"])
+
+    ours, theirs = socket.socketpair()
+    client = Peer(theirs)
+    client.hello()
+    client.ask(1, "/x")
+    with pytest.raises(KeyError, match="/x"):
+        http2.Connection(ours, fail).run()
+    assert ours.fileno() == -1
+    client.close()
+
+
 # --- what is against the rules ---------------------------------------------------------------------
 
 REQUEST = frame(HEADERS, END_HEADERS, 1, BLOCK)
@@ -478,6 +538,10 @@ OF_CONNECTIONS = {
     ),
     "an index that is not there": (frame(HEADERS, END_HEADERS, 1, b"\xfe"), Code.COMPRESSION_ERROR),
     "a field cut off": (frame(HEADERS, END_HEADERS, 1, b"\x40\x0aabc"), Code.COMPRESSION_ERROR),
+    "more headers than may be in one frame": (
+        frame(HEADERS, END_HEADERS, 1, BLOCK + b"\x20" * (1 << 16)),
+        Code.ENHANCE_YOUR_CALM,
+    ),
     "a table too large": (frame(HEADERS, END_HEADERS, 1, b"\x3f\xe1\xff\x03"), Code.COMPRESSION_ERROR),
     "a frame too large": ((1 << 20).to_bytes(3) + bytes(6), Code.FRAME_SIZE_ERROR),
 }

@@ -192,6 +192,7 @@ def test_a_method_that_is_not_there_is_told_at_once(client: Peer) -> None:
     [
         ({"content-type": "application/json"}, "415"),
         ({"content-type": ""}, "415"),
+        ({"content-type": "application/grpc-web"}, "415"),
         ({":method": "GET"}, "405"),
     ],
     ids=str,
@@ -199,8 +200,9 @@ def test_a_method_that_is_not_there_is_told_at_once(client: Peer) -> None:
 def test_what_is_no_call_gets_the_answer_of_http(client: Peer, more: dict[str, str], status: str) -> None:
     client.ask(1, "/once", b"a", more)
     assert client.answer(1).tail == {":status": status}
-    client.ask(3, "/once", b"a", {"content-type": "application/grpc+proto"})
-    assert client.answer(3).status == "0"
+    for number, kind in ((3, "application/grpc+proto"), (5, "application/grpc;x=y")):
+        client.ask(number, "/once", b"a", {"content-type": kind})
+        assert client.answer(number).status == "0"
 
 
 @pytest.mark.parametrize(("timeout", "is_late"), [("20m", True), ("1H", False), ("", False), ("soon", False)])
@@ -417,7 +419,8 @@ def test_where_the_system_has_no_more_threads_those_that_are_there_answer(
     def fail(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    with peer(held=Toy(held)) as client:
+    opened = Opened()
+    with peer(held=Toy(held), read=Toy(opened, gives_stream=True, is_at_once=True)) as client:
         client.hello()
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", fail)
@@ -428,9 +431,12 @@ def test_where_the_system_has_no_more_threads_those_that_are_there_answer(
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", fail)
             client.ask(5, "/pool", b"c")
+            client.ask(7, "/read", b"1")
             assert client.is_alive()
+        assert (opened.now, opened.ever) == (0, 1)
         go_on.set()
         assert client.answer(5).data == message(b"c")
+        assert client.answer(7).data == message(bytes(1)) * 3
 
 
 class Faulty:
@@ -613,6 +619,19 @@ class Library:
 
 def _text(part: bytes | str) -> str:
     return part if isinstance(part, str) else part.decode()
+
+
+@pytest.mark.parametrize("sizes", [(1024,), (0,), (8192, 100), (8192, 4096, 2000, 4096)], ids=str)
+def test_a_table_for_headers_that_is_made_smaller_is_acknowledged(sizes: tuple[int, ...]) -> None:
+    """At the beginning of the next block, or the library takes it for an error (RFC 7541, 4.2)."""
+    with peer() as client:
+        library = Library(client, random.Random(1), 1 << 16)
+        for size in sizes:
+            library.state.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: size})
+        for path in ("/pool", "/once", "/pool"):
+            library.ask(path, message(b"x"))
+            library.run()
+        assert {tail["grpc-status"] for tail in library.tails.values()} == {"0"}
 
 
 @pytest.mark.parametrize("window", [1, 777, 1 << 16, 1 << 22])
