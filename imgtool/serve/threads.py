@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
 Job = Callable[[], object]
 
@@ -30,7 +31,9 @@ class Threads:
         return (self._is_short or self._count >= self._most) and self._idle <= len(self._jobs)
 
     def add(self, job: Job) -> bool:
-        """Have `job` called; False where it never will be, because there is no thread, or after `stop`."""
+        """Have `job` called, which tells its faults itself; False where it never will be: there is no thread,
+        or `stop` was called.
+        """
         with self._changed:
             if self._is_stopped:
                 return False
@@ -65,13 +68,10 @@ class Threads:
             self._changed.notify_all()
 
     def _work(self) -> None:
-        try:
-            while job := self._next():
+        while job := self._next():
+            with suppress(Exception):
                 job()
-                del job  # else what it holds would be kept until the next comes
-        finally:
-            with self._changed:
-                self._count -= 1
+            del job  # else what it holds would be kept until the next comes
 
     def _next(self) -> Job | None:
         with self._changed:

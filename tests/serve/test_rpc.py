@@ -492,9 +492,10 @@ def test_a_call_that_nobody_waits_for_is_told_to_its_method_too(is_at_once: bool
 def test_an_unread_request_is_kept_for_its_method_when_the_client_is_gone() -> None:
     """What a client has sent of a write before it died is worth keeping."""
     got: list[int] = []
-    go_on, done = threading.Event(), threading.Event()
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
 
     def held(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        begun.set()
         assert go_on.wait(30)
         try:
             for request in requests:
@@ -507,6 +508,7 @@ def test_an_unread_request_is_kept_for_its_method_when_the_client_is_gone() -> N
         client.hello()
         client.open(1, "/held")
         client.data(1, message(b"abc") + message(b"de") + b"\0\0")
+        assert begun.wait(20)
         assert client.is_alive()
         client.socket.shutdown(socket.SHUT_RDWR)
         go_on.set()
