@@ -65,18 +65,17 @@ def test_what_waits_can_be_taken_back_and_what_has_begun_cannot() -> None:
 def test_after_the_end_what_has_begun_goes_on_and_nothing_else_begins() -> None:
     """And no thread is left."""
     held, threads = Held(), Threads(1)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     threads.add(held.job(1))
     assert held.begun.acquire(timeout=20)
     threads.add(held.job(2))
     threads.stop()
     assert not threads.add(held.job(3))
-    running = [thread for thread in threading.enumerate() if thread.name == "call"]
+    (running,) = set(threading.enumerate()) - before
     held.go_on.set()
-    for thread in running:
-        thread.join(20)
+    running.join(20)
+    assert not running.is_alive()
     assert held.done == [1]
-    assert threading.active_count() == before
 
 
 def test_a_job_that_fails_costs_no_thread() -> None:
