@@ -373,9 +373,10 @@ def test_a_reset_is_told_to_who_waits_for_requests_and_to_who_asked_for_it() -> 
 
 
 def test_the_end_of_the_connection_ends_all_streams() -> None:
-    ended = threading.Semaphore(0)
+    begun, ended = threading.Semaphore(0), threading.Semaphore(0)
 
     def wait(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        begun.release()
         try:
             yield from requests
         finally:
@@ -385,7 +386,7 @@ def test_the_end_of_the_connection_ends_all_streams() -> None:
         client.hello()
         for number in (1, 3, 5):
             client.open(number, "/wait")
-        assert client.is_alive()
+            assert begun.acquire(timeout=20)
         client.socket.shutdown(socket.SHUT_WR)
         for _ in range(3):
             assert ended.acquire(timeout=20)
