@@ -74,7 +74,7 @@ class Address:
             start: begins to answer at the socket, which it is given.
 
         Raises:
-            AlreadyExists: another server answers there, or what is there is no socket.
+            AlreadyExists: another server answers there or at the name beside it, or it is no socket.
             PermissionDenied: others may write into its directory.
         """
         directory = parent(self.path)
@@ -82,8 +82,10 @@ class Address:
         with _alone(directory), ExitStack() as undo:
             _check_free(self.path)
             path = f"{directory}/{_beside(base(self.path))}"
-            undo.callback(atomic.Batch().unlink, path)
+            if _check_free(path):
+                atomic.Batch().unlink(path)
             listener = undo.enter_context(_listening(path))
+            undo.callback(atomic.Batch().unlink, path)
             start(listener)
             status = os.lstat(path)
             self._identity = status.st_dev, status.st_ino
@@ -168,8 +170,9 @@ def _alone(directory: str) -> Iterator[None]:
         os.close(fd)
 
 
-def _check_free(path: str) -> None:
-    """
+def _check_free(path: str) -> bool:
+    """Whether there is the socket of a server that is gone; else there is nothing.
+
     Raises:
         AlreadyExists: there is a server, or something that is no socket.
     """
@@ -177,13 +180,13 @@ def _check_free(path: str) -> None:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise AlreadyExists(f"'{path}' is there, and is no socket")
     except FileNotFoundError:
-        return
+        return False
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
-            return  # its server is gone
+            return True
         except TimeoutError:
             pass  # too busy to answer
         except OSError as error:

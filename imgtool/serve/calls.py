@@ -30,7 +30,9 @@ CODES = {
 }
 """gRPC's numbers for the codes that errors have."""
 
-_MESSAGE_MAX = 2048  # bytes; three times as many, written as %XX, still fit into the trailer of a reply
+MESSAGE_MAX = (
+    2048  # bytes, of an error; three times as many, written as %XX, still fit into the trailer of a reply
+)
 _MARK = "is_at_once"
 # containerd's clients know an error by its code, take this end off the message and put their own there.
 _ENDS = {
@@ -135,7 +137,7 @@ def as_ours(error: Exception) -> ImgtoolError:
 
 def status(error: ImgtoolError) -> tuple[int, str]:
     """Code and message, by the table in imgtool(1)."""
-    message = error.message.encode(errors="backslashreplace")[:_MESSAGE_MAX].decode(errors="ignore")
+    message = error.message.encode(errors="backslashreplace")[:MESSAGE_MAX].decode(errors="ignore")
     if end := _ENDS.get(error.grpc):
         message = f"{message.removesuffix(end).rstrip()}: {end}"
     return CODES[error.grpc], message

@@ -22,6 +22,7 @@ from google.protobuf.message_factory import GetMessageClass
 from imgtool.errors import ImgtoolError
 from imgtool.serve.calls import Call, as_ours, at_once, is_at_once
 from imgtool.serve.contracts import Log, Unimplemented
+from imgtool.serve.http2 import Gone
 
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
@@ -80,6 +81,9 @@ class Method:
     def ended(self, error: Exception | None) -> ImgtoolError | None:
         if error is None:
             self._log.detail(f"{self.name}: OK")
+            return None
+        if isinstance(error, Gone):
+            self._log.detail(f"{self.name}: nobody waits for the answer")
             return None
         failure = as_ours(error)
         line = f"{self.name}: {failure.grpc}: {failure.message}"

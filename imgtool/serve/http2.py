@@ -2,8 +2,9 @@
 
 One thread reads, `Connection.run`, and tells the receiver of each stream what comes for it. Any thread may
 answer. Whoever writes holds the connection's lock meanwhile: so a peer that does not read is not read from
-either, and nothing piles up. What one connection can hold is bounded by the constants below: a stream that
-its peer has given up counts until whoever answers it has noticed.
+either, and nothing piles up. The constants below bound the frames, windows and streams of a connection: a
+stream that its peer has given up counts until whoever answers it has noticed. What is made of the data is
+for the receivers to bound.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import IntEnum
 from io import BufferedReader, RawIOBase
-from socket import SHUT_RDWR, SO_SNDTIMEO, SOL_SOCKET, socket
-from typing import TYPE_CHECKING, Protocol
+from socket import MSG_DONTWAIT, SHUT_RDWR, SO_SNDTIMEO, SOL_SOCKET, socket
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from hpack import HPACKError, OversizedHeaderListError
 
@@ -39,9 +40,10 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = range(5)
 PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(5, 10)
 END_STREAM = ACK = 0x1
 END_HEADERS, PADDED, WITH_PRIORITY = 0x4, 0x8, 0x20
-ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = range(2, 7)
+HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS = range(1, 4)
+INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = range(4, 7)
 
-_HEAD = struct.Struct(">HBBBL")  # the upper and the lowest bits of the length, type, flags, stream
+_FRAME = struct.Struct(">HBBBL")  # the upper and the lowest bits of the length, type, flags, stream
 _SETTING = struct.Struct(">HL")
 _LONG = struct.Struct(">L")
 
@@ -51,6 +53,7 @@ class Code(IntEnum):
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
     FLOW_CONTROL_ERROR = 3
     STREAM_CLOSED = 5
     FRAME_SIZE_ERROR = 6
@@ -89,6 +92,19 @@ class Receiver(Protocol):
         """The peer has given up, or is gone. Whoever answers calls `Stream.close`."""
 
 
+class _Nobody:
+    """Hears what comes for a stream of which nobody wants to hear."""
+
+    def data(self, data: bytes) -> None: ...
+
+    def end(self) -> None: ...
+
+    def gone(self) -> None: ...
+
+
+NOBODY: Receiver = _Nobody()
+
+
 class Stream:
     """One request and its answer. All but `headers` and `receiver` is for any thread.
 
@@ -99,10 +115,9 @@ class Stream:
         window: bytes that the peer takes.
     """
 
-    receiver: Receiver
-
     def __init__(self, connection: Connection, number: int, headers: Headers, window: int) -> None:
         self.headers = headers
+        self.receiver = NOBODY
         self.number = number
         self.window = window
         self.unread = 0  # bytes that came and were not given back to the peer's window
@@ -117,6 +132,11 @@ class Stream:
     def is_open(self) -> bool:
         """Whether an answer can still be given."""
         return not (self.is_gone or self._is_answered)
+
+    @property
+    def room(self) -> int:
+        """Bytes that the peer takes just now."""
+        return min(self.window, self._connection.window)
 
     def on_end(self, callback: Callable[[], None]) -> bool:
         """Have `callback` called, in whatever thread, when the answer is given or cannot be given any more;
@@ -156,8 +176,6 @@ class Stream:
         connection, rest = self._connection, memoryview(b"".join(data))
         most = _ROUND if may_wait else len(rest)
         frames: list[bytes | memoryview] = []
-        if head:
-            frames.append(frame(HEADERS, END_HEADERS, self.number, head))
         is_last = False
         while not is_last:
             with connection.lock:
@@ -170,13 +188,17 @@ class Stream:
                 room = min(room, most)
                 self.window -= room
                 connection.window -= room
+                if head:
+                    frames.append(frame(HEADERS, END_HEADERS, self.number, connection.block(head)))
+                    head = b""
                 for at in range(0, room, connection.frame_max):
                     size = min(connection.frame_max, room - at)
-                    frames += _HEAD.pack(size >> 8, size & 0xFF, DATA, 0, self.number), rest[at : at + size]
+                    frames += _FRAME.pack(size >> 8, size & 0xFF, DATA, 0, self.number), rest[at : at + size]
                 rest = rest[room:]
                 is_last = not rest
                 if is_last and tail:
-                    frames.append(frame(HEADERS, END_HEADERS | END_STREAM, self.number, tail))
+                    block = connection.block(tail)
+                    frames.append(frame(HEADERS, END_HEADERS | END_STREAM, self.number, block))
                     if not self.has_ended:  # and nobody wants the rest (8.1)
                         frames.append(frame(RST_STREAM, 0, self.number, _LONG.pack(Code.NO_ERROR)))
                     self._is_answered = True
@@ -187,12 +209,13 @@ class Stream:
             self._ended()
         return True
 
-    def close(self) -> None:
-        """Nothing more will be done for it: another may take its place. Without an answer it is cancelled."""
+    def close(self, code: Code = Code.CANCEL) -> None:
+        """Nothing more will be done for it: another may take its place. Without an answer it is reset."""
         with self._connection.lock:
             if self.is_open:
                 self.is_gone = True
-                self._connection.reset(self.number, Code.CANCEL)
+                self._connection.reset(self.number, code)
+            self.receiver = NOBODY  # who answers has the stream: of the two neither must keep the other
             self._connection.forget(self)
         self._ended()
 
@@ -212,7 +235,7 @@ class Stream:
         """So many of `size` bytes may be sent now. A window is below 0 where the peer has made it smaller."""
         if self.is_gone:
             raise Gone
-        return max(min(size, self.window, self._connection.window), 0)
+        return max(min(size, self.room), 0)
 
     def _ended(self) -> None:
         if self._on_end:
@@ -236,14 +259,17 @@ class Connection:
         self.window = 0xFFFF  # bytes that the peer takes, of all streams
         self.frame_max = 1 << 14
         self._stream_window = 0xFFFF
+        self._before_block = b""  # of headers, the next that is written
+        self._table_max = 4096  # bytes, which the peer keeps for our headers
         self._socket = socket
         self._opened = opened
         self._streams: dict[int, Stream] = {}
         self._last = 0
         self._later = bytearray()  # goes along with the next that is written
+        self._has_begun = False
         self._is_leaving = False
         self._is_lost = False
-        self._unread = 0
+        self._ungranted = 0  # bytes that came and are not given back to the window of all streams
         self._block: tuple[int, int, bytearray] | None = None  # of headers, which is continued
         self._unpacker = Unpacker()
 
@@ -253,31 +279,39 @@ class Connection:
             self._socket.settimeout(None)
             self._socket.setsockopt(SOL_SOCKET, SO_SNDTIMEO, struct.pack("@ll", SEND_TIMEOUT, 0))
             with self.lock:
+                self._has_begun = True
                 self.write(_OURS)
+                if self._is_leaving:
+                    self._go_away(Code.NO_ERROR)
             self._read()
         except _Fault as fault:
-            with self.lock, suppress(Gone):
+            with self.lock:
                 self._go_away(fault.code, str(fault))
         except (Gone, OSError):
             pass
         finally:
-            self.close()
-            with self.lock:
-                streams = list(self._streams.values())
-            for stream in streams:
-                stream.lose()
-            self._socket.close()
+            try:
+                self.close()
+                with self.lock:
+                    streams = list(self._streams.values())
+                for stream in streams:
+                    stream.lose()
+            finally:
+                with self.lock:  # nobody writes to what may be another's descriptor by then
+                    self._socket.close()
 
-    def leave(self, timeout: float) -> None:
-        """Take no more streams; those that are there go on. A peer that reads nothing so long has its way."""
-        with suppress(Gone):
-            if self.lock.acquire(timeout=timeout):
-                try:
-                    if not self._is_leaving:
-                        self._is_leaving = True
-                        self._go_away(Code.NO_ERROR)
-                finally:
-                    self.lock.release()
+    def leave(self, timeout: float) -> bool:
+        """Take no more streams; those that are there go on. False where the peer cannot be told, since it
+        reads nothing just now: to be repeated. `timeout` is for an answer that is being written.
+        """
+        if not self.lock.acquire(timeout=timeout):
+            return False
+        try:
+            if not self._is_leaving and (not self._has_begun or self._go_away(Code.NO_ERROR)):
+                self._is_leaving = True
+            return self._is_leaving
+        finally:
+            self.lock.release()
 
     def wait(self, timeout: float) -> None:
         """Until no stream is there."""
@@ -304,12 +338,18 @@ class Connection:
             frames = self._later + frames
             self._later.clear()
         try:
-            self._socket.sendall(frames)
+            if not self._is_lost:
+                self._socket.sendall(frames)
         except OSError:
             self._is_lost = True
         if self._is_lost:
             self.close()
             raise Gone
+
+    def block(self, packed: bytes) -> bytes:
+        """For who has the lock: the block of headers as it is to be written next."""
+        before, self._before_block = self._before_block, b""
+        return before + packed
 
     def flush(self) -> None:
         """Write what was put off."""
@@ -336,8 +376,8 @@ class Connection:
             if read(len(PREFACE)) != PREFACE:
                 raise _Fault(Code.PROTOCOL_ERROR, "no preface")
             is_first = True
-            while len(head := read(_HEAD.size)) == _HEAD.size:
-                high, low, kind, flags, number = _HEAD.unpack(head)
+            while len(head := read(_FRAME.size)) == _FRAME.size:
+                high, low, kind, flags, number = _FRAME.unpack(head)
                 size = high << 8 | low
                 if size > FRAME_MAX:
                     raise _Fault(Code.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
@@ -353,13 +393,13 @@ class Connection:
             raise _Fault(Code.PROTOCOL_ERROR, "a block of headers is not continued")
         if kind >= len(_RULES):
             return
-        take, is_of_stream, size = _RULES[kind]
-        if is_of_stream is not None and is_of_stream != bool(number):
+        rule = _RULES[kind]
+        if rule.is_of_stream not in (None, bool(number)):
             raise _Fault(Code.PROTOCOL_ERROR, f"frame type {kind} on stream {number}")
-        if size not in (None, len(payload)):
+        if rule.size not in (None, len(payload)):
             raise _Fault(Code.FRAME_SIZE_ERROR, f"frame type {kind} of {len(payload)} bytes")
         try:
-            take(self, flags, number, payload)
+            rule.take(self, flags, number, payload)
         except _StreamFault as fault:
             if stream := self._streams.get(number):
                 stream.lose(fault.code)
@@ -369,13 +409,13 @@ class Connection:
 
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         stream, size = self._known(number), len(payload)
-        self._unread += size
-        if self._unread > CONNECTION_WINDOW:
+        self._ungranted += size
+        if self._ungranted > CONNECTION_WINDOW:
             raise _Fault(Code.FLOW_CONTROL_ERROR, "more than the connection's window")
-        if self._unread >= CONNECTION_WINDOW // 2:
+        if self._ungranted >= CONNECTION_WINDOW // 2:
             with self.lock:
-                self.write(frame(WINDOW_UPDATE, 0, 0, _LONG.pack(self._unread)))
-            self._unread = 0
+                self.write(frame(WINDOW_UPDATE, 0, 0, _LONG.pack(self._ungranted)))
+            self._ungranted = 0
         data = _without_padding(flags, payload)
         if stream is None or not stream.is_open:
             return
@@ -416,6 +456,8 @@ class Connection:
 
     def _request(self, flags: int, number: int, block: bytes) -> None:
         """Headers of a request, or what ends one."""
+        if len(block) > HEADERS_MAX:
+            raise _Fault(Code.ENHANCE_YOUR_CALM, "too many headers")
         try:
             headers = self._unpacker.unpack(block)
         except OversizedHeaderListError:
@@ -447,7 +489,10 @@ class Connection:
                 raise _StreamFault(Code.PROTOCOL_ERROR)
             stream = self._streams[number] = Stream(self, number, headers, self._stream_window)
             stream.has_ended = is_end
-        stream.receiver = self._opened(stream)
+        receiver = self._opened(stream)
+        with self.lock:
+            if stream.is_open:
+                stream.receiver = receiver
         if is_end and stream.is_open:
             stream.receiver.end()
 
@@ -486,6 +531,10 @@ class Connection:
                 if stream.window > _HIGHEST:
                     raise _Fault(Code.FLOW_CONTROL_ERROR, f"the window of stream {stream.number} overflows")
             self._stream_window = value
+        elif name == HEADER_TABLE_SIZE and value < self._table_max:
+            # We use no table. That is to be said once (RFC 7541, 4.2): from then on it has no bytes.
+            self._before_block = b"\x20"
+            self._table_max = 0
         elif name == MAX_FRAME_SIZE:
             if not 1 << 14 <= value < 1 << 24:
                 raise _Fault(Code.PROTOCOL_ERROR, f"frames of at most {value} bytes")
@@ -524,9 +573,20 @@ class Connection:
             raise _Fault(Code.PROTOCOL_ERROR, f"stream {number} is idle")
         return self._streams.get(number)
 
-    def _go_away(self, code: Code, text: str = "") -> None:
-        said = _LONG.pack(self._last) + _LONG.pack(code) + text.encode()
-        self.write(frame(GOAWAY, 0, 0, said))
+    def _go_away(self, code: Code, text: str = "") -> bool:
+        """For who has the lock: tell the peer; False where that cannot be done at once."""
+        reason = _LONG.pack(self._last) + _LONG.pack(code) + text.encode()
+        said = self._later + frame(GOAWAY, 0, 0, reason)
+        try:
+            sent = self._socket.send(said, MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            sent = 0
+        self._later.clear()
+        if sent < len(said):  # nothing can follow the half of a frame
+            self.close()
+        return True
 
 
 class _Source(RawIOBase):
@@ -549,18 +609,25 @@ class _Source(RawIOBase):
         return self._socket.recv_into(buffer)
 
 
-# By type: what takes it, whether it belongs to a stream (None: either), and its size where that is fixed.
-_RULES = (
-    (Connection._data, True, None),
-    (Connection._headers, True, None),
-    (Connection._priority, True, None),
-    (Connection._rst_stream, True, 4),
-    (Connection._settings, False, None),
-    (Connection._push_promise, True, None),
-    (Connection._ping, False, 8),
-    (Connection._goaway, False, None),
-    (Connection._window_update, None, 4),
-    (Connection._continuation, True, None),
+class _Rule(NamedTuple):
+    """What holds for one type of frame."""
+
+    take: Callable[[Connection, int, int, bytes], None]
+    is_of_stream: bool | None = None  # or of the connection; None for either
+    size: int | None = None  # of the payload, where it is fixed
+
+
+_RULES = (  # by type
+    _Rule(Connection._data, True),
+    _Rule(Connection._headers, True),
+    _Rule(Connection._priority, True),
+    _Rule(Connection._rst_stream, True, 4),
+    _Rule(Connection._settings, False),
+    _Rule(Connection._push_promise, True),
+    _Rule(Connection._ping, False, 8),
+    _Rule(Connection._goaway, False),
+    _Rule(Connection._window_update, size=4),
+    _Rule(Connection._continuation, True),
 )
 
 
@@ -573,8 +640,11 @@ def _without_padding(flags: int, payload: bytes) -> bytes:
 
 
 def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
+    """One frame. `payload` is not cut, and a peer need not take more than 16 KiB: blocks of headers fit since
+    messages of errors are short (`calls.MESSAGE_MAX`).
+    """
     size = len(payload)
-    return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, number) + payload
+    return _FRAME.pack(size >> 8, size & 0xFF, kind, flags, number) + payload
 
 
 _OURS = frame(

@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -23,11 +22,12 @@ from imgtool.serve.handlers import Handlers
 from imgtool.serve.http2 import Connection
 from imgtool.serve.rpc import Answerer
 from imgtool.serve.stores import Stores
+from imgtool.serve.threads import Threads
 
 # A stream that nobody ends holds a thread; threads are made when they are needed.
 THREADS = 128
 GRACE = 10.0
-_PAUSE = 0.05  # before another connection is taken, where there is no descriptor or thread for one
+_PAUSE = 0.05  # seconds until it is tried again: where there is no descriptor or thread, or a client is slow
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
@@ -67,7 +67,7 @@ class Server:
         self._backend = backend
         self._debug = debug
         self._world = parts.World(os.path.realpath(root), open, log, threading.Event(), ExitStack())
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
+        self._threads = Threads(THREADS)
         self._place: Place | None = None
         self._clients: Clients | None = None
 
@@ -91,12 +91,12 @@ class Server:
         if self._clients is not None:
             clients, self._clients = self._clients, None
             clients.stop(grace)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.stop()
         self._world.on_stop.close()
 
     def _answer(self, listener: socket.socket) -> None:
         handlers = Handlers(parts.compose(self._world), self._log, debug=self._debug)
-        answerer = Answerer(handlers.find, self._threads, self._backend)
+        answerer = Answerer(handlers.find, self._threads, self._backend, self._log.warn)
         self._clients = Clients(listener, partial(Connection, opened=answerer), self._log)
         self._clients.start()
 
@@ -134,10 +134,17 @@ class Clients:
         with self._lock:
             connections = list(self._connections)
         deadline = time.monotonic() + grace
+
+        def left() -> float:
+            return max(deadline - time.monotonic(), 0)
+
+        # First those that need not be waited for: a client that does not read delays no other.
+        busy = [connection for connection in connections if not connection.leave(0)]
+        while busy and left():
+            time.sleep(min(_PAUSE, left()))
+            busy = [connection for connection in busy if not connection.leave(min(_PAUSE, left()))]
         for connection in connections:
-            connection.leave(max(deadline - time.monotonic(), 0))
-        for connection in connections:
-            connection.wait(max(deadline - time.monotonic(), 0))
+            connection.wait(left())
             connection.close()
 
     def _accept(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -16,7 +15,8 @@ from imgtool.model import EMPTY
 from imgtool.serve.calls import Call, as_ours
 from imgtool.serve.contracts import Unimplemented
 from imgtool.serve.http2 import Connection
-from imgtool.serve.rpc import Answerer
+from imgtool.serve.rpc import Answerer, Method
+from imgtool.serve.threads import Threads
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = range(5)
 PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(5, 10)
@@ -88,6 +88,7 @@ class Peer:
         self.encoder = Encoder()
         self._decoder = Decoder()
         self._file = end.makefile("rb")
+        self.warned: list[str] = []  # by the server, of itself
 
     def hello(self, *settings: bytes, window: int = 1 << 30) -> None:
         """The beginning; `window` is added to the connection's."""
@@ -216,19 +217,22 @@ ABSENT = Toy(_absent, takes_stream=True, gives_stream=True, is_at_once=True)
 
 
 @contextmanager
-def peer(*, threads: int = 8, **toys: Toy) -> Iterator[Peer]:
-    """A client of a server that has TOYS and `toys`. The server's thread must have ended at the end."""
-    methods = {**TOYS, **{f"/{name}": toy for name, toy in toys.items()}}
+def peer(*, threads: int = 8, **toys: Method) -> Iterator[Peer]:
+    """A client of a server that has TOYS and `toys`. The server's threads must have ended at the end."""
+    methods: dict[str, Method] = {**TOYS, **{f"/{name}": toy for name, toy in toys.items()}}
     ours, theirs = socket.socketpair()
-    with ThreadPoolExecutor(threads) as pool:
-        answerer = Answerer(lambda path: methods.get(path, ABSENT), pool, None)
-        serving = threading.Thread(target=Connection(ours, answerer).run)
-        serving.start()
-        made = Peer(theirs)
-        try:
-            yield made
-        finally:
-            theirs.shutdown(socket.SHUT_RDWR)
-            made.close()
-            serving.join(TIMEOUT)
-            assert not serving.is_alive()
+    made = Peer(theirs)
+    pool = Threads(threads)
+    answerer = Answerer(lambda path: methods.get(path, ABSENT), pool, None, made.warned.append)
+    serving = threading.Thread(target=Connection(ours, answerer).run)
+    serving.start()
+    try:
+        yield made
+    finally:
+        theirs.shutdown(socket.SHUT_RDWR)
+        made.close()
+        pool.stop()
+        for thread in (serving, *threading.enumerate()):
+            if thread is serving or thread.name == "call":
+                thread.join(TIMEOUT)
+                assert not thread.is_alive()

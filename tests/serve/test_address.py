@@ -211,6 +211,24 @@ def test_what_is_no_socket_is_not_replaced(tmp_path: Path, kind: str) -> None:
     assert path.lstat().st_ino == before.st_ino
 
 
+def test_the_name_beside_the_address_may_be_somebody_elses(tmp_path: Path) -> None:
+    """A file there, or a live server's socket, outlives our start; a dead one's does not stop it."""
+    path, beside = tmp_path / "x.sock", tmp_path / "~.sock"
+    beside.write_text("mine")
+    with pytest.raises(AlreadyExists, match="no socket"):
+        Address(str(path)).listen(lambda _: pytest.fail("started"))
+    assert beside.read_text() == "mine"
+    beside.unlink()
+    with listen(str(beside)):
+        with pytest.raises(AlreadyExists, match="another server answers"):
+            Address(str(path)).listen(lambda _: pytest.fail("started"))
+        assert stat.S_ISSOCK(beside.stat().st_mode)
+    started = Started()
+    Address(str(path)).listen(started)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.sock"]
+    started.close()
+
+
 @pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
 def test_a_directory_that_others_write_is_refused(tmp_path: Path, mode: int) -> None:
     """They could put a socket of theirs into the place of ours, and clients would not notice."""

@@ -195,7 +195,9 @@ def test_three_hundred_connections_are_served_at_once(server: Served) -> None:
 
 
 def test_a_client_that_reads_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    """Its answer fills the socket, and who sends it has the lock of the connection."""
+    """Its answer fills the socket, and who sends it has the lock of the connection. Nor do others learn any
+    later that they are to go.
+    """
     root = tmp_path / "store"
     with open_store(str(root)) as store, store.content("default").writer("w") as writer:
         writer.write(bytes(8 << 20))
@@ -207,11 +209,20 @@ def test_a_client_that_reads_nothing_does_not_hold_up_the_end(tmp_path: Path) ->
     request = content_pb2.ReadContentRequest(digest=digest).SerializeToString()
     client.ask(1, READ, request, {"containerd-namespace": "default"})
     client.until(DATA)
-    time.sleep(0.1)
+    others = [connect(tmp_path / "socket") for _ in range(5)]
+    for other in others:
+        other.hello()
+        assert other.is_alive()
     began = time.monotonic()
-    server.stop(grace=0.3)
+    stopping = threading.Thread(target=server.stop, kwargs={"grace": 3})
+    stopping.start()
+    for other in others:
+        other.until(GOAWAY)
+    assert time.monotonic() - began < 2
+    stopping.join(20)
     assert time.monotonic() - began < 5
-    client.close()
+    for one in (client, *others):
+        one.close()
 
 
 def test_who_is_told_to_go_is_told_which_calls_are_not_taken(held: tuple[Held, Server, Served]) -> None:

@@ -418,6 +418,30 @@ def test_what_is_read_does_not_stay_open_for_long(
     assert closed.is_set()
 
 
+def test_what_is_read_is_closed_at_once_where_no_thread_can_wait(
+    server: Served, content: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reading succeeds; and the next is closed in its time again."""
+    monkeypatch.setattr(readers, "IDLE", 0.05)
+    put(content, b"a")
+
+    def fail(timer: threading.Timer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    mine = readers.Readers(server.store, lambda store, ns: store.content(ns))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Timer, "start", fail)
+        with mine.reading("default", A) as reader:
+            assert reader.read_at(1, 0) == b"a"
+        assert reader._fd < 0  # type: ignore[attr-defined]  # nothing else tells
+    with mine.reading("default", A) as reader:
+        assert reader.read_at(1, 0) == b"a"
+    patience = time.monotonic() + 20
+    while reader._fd >= 0:  # type: ignore[attr-defined]
+        assert time.monotonic() < patience
+        time.sleep(0.02)
+
+
 def test_a_stream_of_reading_that_is_dropped_harms_nobody(content: Stub) -> None:
     digest = put(content, bytes(8 << 20))
     for _ in range(3):

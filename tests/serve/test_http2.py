@@ -373,9 +373,10 @@ def test_a_reset_is_told_to_who_waits_for_requests_and_to_who_asked_for_it() -> 
 
 
 def test_the_end_of_the_connection_ends_all_streams() -> None:
-    ended = threading.Semaphore(0)
+    begun, ended = threading.Semaphore(0), threading.Semaphore(0)
 
     def wait(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        begun.release()
         try:
             yield from requests
         finally:
@@ -385,24 +386,26 @@ def test_the_end_of_the_connection_ends_all_streams() -> None:
         client.hello()
         for number in (1, 3, 5):
             client.open(number, "/wait")
-        assert client.is_alive()
+            assert begun.acquire(timeout=20)
         client.socket.shutdown(socket.SHUT_WR)
         for _ in range(3):
             assert ended.acquire(timeout=20)
 
 
 def test_streams_over_the_limit_are_refused_also_where_the_client_gives_up_the_others() -> None:
-    """A call that was reset still waits for its thread: whoever opens and resets could fill the memory."""
-    go_on = threading.Event()
+    """A call that was reset may still run: whoever opens and resets could fill the memory."""
+    begun, go_on = threading.Semaphore(0), threading.Event()
 
     def held(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        begun.release()
         assert go_on.wait(30)
         yield next(requests)
 
-    with peer(threads=1, held=Toy(held)) as client:
+    with peer(threads=STREAMS_MAX, held=Toy(held)) as client:
         client.hello()
         for number in range(1, 2 * STREAMS_MAX, 2):
             client.ask(number, "/held")
+            assert begun.acquire(timeout=20)
             client.send(frame(RST_STREAM, 0, number, (8).to_bytes(4)))
         client.ask(2 * STREAMS_MAX + 1, "/held")
         assert client.answer(2 * STREAMS_MAX + 1).reset == Code.REFUSED_STREAM
@@ -414,6 +417,66 @@ def test_streams_over_the_limit_are_refused_also_where_the_client_gives_up_the_o
             time.sleep(0.01)
         else:
             pytest.fail("refused for ever")
+
+
+# --- the end of the server -------------------------------------------------------------------------
+
+
+def serve() -> tuple[http2.Connection, socket.socket, threading.Thread, Peer]:
+    ours, theirs = socket.socketpair()
+    connection = http2.Connection(ours, lambda stream: http2.NOBODY)
+    return connection, ours, threading.Thread(target=connection.run), Peer(theirs)
+
+
+def test_who_is_told_to_go_before_all_else_is_told_the_settings_first() -> None:
+    connection, _, running, client = serve()
+    assert connection.leave(0)
+    running.start()
+    frames = client.frames()
+    assert [next(frames).kind for _ in range(3)] == [SETTINGS, WINDOW_UPDATE, GOAWAY]
+    client.close()
+    running.join(20)
+
+
+def test_a_client_that_reads_nothing_is_told_to_go_when_it_reads() -> None:
+    """Nobody waits for it: each could hold up the end of the server for as long as it likes."""
+    connection, ours, running, client = serve()
+    running.start()
+    client.hello()
+    client.until(WINDOW_UPDATE)
+    client.until(SETTINGS)
+    filled = 0
+    junk = frame(77, 0, 0, bytes(1000 - 9))
+    with connection.lock, suppress(BlockingIOError):
+        while True:
+            sent = ours.send(junk, socket.MSG_DONTWAIT)
+            filled += sent
+            assert sent == len(junk)
+    began = time.monotonic()
+    assert not connection.leave(0)
+    assert time.monotonic() - began < 5
+    for _ in range(filled // len(junk)):
+        client.until(77)
+    assert connection.leave(0)
+    assert client.until(GOAWAY).code == Code.NO_ERROR
+    client.close()
+    running.join(20)
+
+
+def test_a_fault_when_a_stream_begins_closes_the_connection() -> None:
+    """And is told: whoever runs the connection hears of it."""
+
+    def fail(stream: http2.Stream) -> http2.Receiver:
+        raise KeyError(stream.headers[":path"])
+
+    ours, theirs = socket.socketpair()
+    client = Peer(theirs)
+    client.hello()
+    client.ask(1, "/x")
+    with pytest.raises(KeyError, match="/x"):
+        http2.Connection(ours, fail).run()
+    assert ours.fileno() == -1
+    client.close()
 
 
 # --- what is against the rules ---------------------------------------------------------------------
@@ -476,6 +539,10 @@ OF_CONNECTIONS = {
     ),
     "an index that is not there": (frame(HEADERS, END_HEADERS, 1, b"\xfe"), Code.COMPRESSION_ERROR),
     "a field cut off": (frame(HEADERS, END_HEADERS, 1, b"\x40\x0aabc"), Code.COMPRESSION_ERROR),
+    "more headers than may be in one frame": (
+        frame(HEADERS, END_HEADERS, 1, BLOCK + b"\x20" * (1 << 16)),
+        Code.ENHANCE_YOUR_CALM,
+    ),
     "a table too large": (frame(HEADERS, END_HEADERS, 1, b"\x3f\xe1\xff\x03"), Code.COMPRESSION_ERROR),
     "a frame too large": ((1 << 20).to_bytes(3) + bytes(6), Code.FRAME_SIZE_ERROR),
 }
@@ -512,16 +579,18 @@ OF_STREAMS = {
 @pytest.mark.parametrize("name", OF_STREAMS)
 def test_a_stream_that_breaks_the_rules_is_told_which_and_ends_alone(name: str) -> None:
     said, code = OF_STREAMS[name]
-    left = threading.Event()
+    begun, left = threading.Event(), threading.Event()
 
     def held(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
         assert call.on_end(left.set)
+        begun.set()
         assert left.wait(20)
         yield b""
 
     with peer(held=Toy(held)) as client:
         client.hello()
         client.ask(1, "/held")
+        assert begun.wait(20)
         client.send(said)
         assert client.answer(1).reset == code
         assert left.wait(20)

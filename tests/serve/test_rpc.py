@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import select
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,15 +18,17 @@ import h2.events
 import h2.settings
 import pytest
 
-from imgtool.errors import NotFound
+from imgtool.errors import ImgtoolError, NotFound
 from imgtool.serve.calls import Call
-from imgtool.serve.rpc import MESSAGE_MAX
+from imgtool.serve.http2 import STREAMS_MAX, Code, Gone
+from imgtool.serve.rpc import MESSAGE_MAX, Requests
 
 from .frames import (
     DATA,
     HEADERS,
     PING,
     RST_STREAM,
+    SETTINGS,
     Peer,
     Toy,
     fields,
@@ -37,7 +40,7 @@ from .frames import (
 )
 
 INITIAL_WINDOW_SIZE = 4
-UNIMPLEMENTED, RESOURCE_EXHAUSTED, INTERNAL = "12", "8", "13"
+UNIMPLEMENTED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = "12", "8", "13", "14"
 
 
 @pytest.fixture
@@ -189,6 +192,7 @@ def test_a_method_that_is_not_there_is_told_at_once(client: Peer) -> None:
     [
         ({"content-type": "application/json"}, "415"),
         ({"content-type": ""}, "415"),
+        ({"content-type": "application/grpc-web"}, "415"),
         ({":method": "GET"}, "405"),
     ],
     ids=str,
@@ -196,8 +200,9 @@ def test_a_method_that_is_not_there_is_told_at_once(client: Peer) -> None:
 def test_what_is_no_call_gets_the_answer_of_http(client: Peer, more: dict[str, str], status: str) -> None:
     client.ask(1, "/once", b"a", more)
     assert client.answer(1).tail == {":status": status}
-    client.ask(3, "/once", b"a", {"content-type": "application/grpc+proto"})
-    assert client.answer(3).status == "0"
+    for number, kind in ((3, "application/grpc+proto"), (5, "application/grpc;x=y")):
+        client.ask(number, "/once", b"a", {"content-type": kind})
+        assert client.answer(number).status == "0"
 
 
 @pytest.mark.parametrize(("timeout", "is_late"), [("20m", True), ("1H", False), ("", False), ("soon", False)])
@@ -284,12 +289,213 @@ def test_a_call_that_was_given_up_while_it_waited_for_a_thread_is_not_begun() ->
     assert begun == [b"1", b"5"]
 
 
+def test_a_call_that_was_given_up_while_it_waited_for_a_thread_is_not_kept() -> None:
+    """Whoever opens and resets would fill the memory, or be refused for what is of no use any more."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        begun.set()
+        assert go_on.wait(30)
+        yield next(requests)
+
+    gc.collect()
+    before = len(requests())
+    with peer(threads=1, held=Toy(held)) as client:
+        client.hello()
+        client.ask(1, "/held")
+        assert begun.wait(20)
+        for number in range(3, 6 * STREAMS_MAX, 2):
+            client.ask(number, ["/pool", "/sum"][number // 2 % 2], bytes(1000))
+            client.send(frame(RST_STREAM, 0, number, (8).to_bytes(4)))
+        client.ask(6 * STREAMS_MAX + 1, "/once", b"a")
+        assert client.answer(6 * STREAMS_MAX + 1).data == message(b"a")
+        assert len(requests()) - before <= 3
+        go_on.set()
+
+
+def test_a_call_whose_time_is_over_before_a_thread_is_free_is_not_begun() -> None:
+    """Its client does not wait for it any more."""
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def held(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        begun.release()
+        assert go_on.wait(30)
+        yield next(requests)
+
+    with peer(threads=1, held=Toy(held)) as client:
+        client.hello()
+        client.ask(1, "/held", b"a")
+        assert begun.acquire(timeout=20)
+        client.ask(3, "/held", b"b", {"grpc-timeout": "1m"})
+        assert client.is_alive()
+        time.sleep(0.01)
+        go_on.set()
+        assert client.answer(3).reset == Code.CANCEL
+        assert not begun.acquire(blocking=False)
+
+
+class Opened:
+    """A method that is answered at once, and holds something while it is."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.ever = 0
+
+    def __call__(self, requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        size = int(next(requests))
+        self.now += 1
+        self.ever += 1
+        try:
+            for _ in range(3):
+                yield bytes(size)
+        finally:
+            self.now -= 1
+
+
+@pytest.mark.parametrize(("window", "size"), [(0, 1), (0xFFFF, 1 << 17), (1 << 20, 10)])
+def test_what_waits_for_a_thread_holds_nothing_open(window: int, size: int) -> None:
+    """A client that takes nothing, or little, or asks for much would have the server open all it has."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        begun.set()
+        assert go_on.wait(30)
+        yield next(requests)
+
+    opened = Opened()
+    with peer(threads=1, held=Toy(held), read=Toy(opened, gives_stream=True, is_at_once=True)) as client:
+        client.hello(setting(INITIAL_WINDOW_SIZE, window))
+        client.ask(1, "/held", b"")
+        assert begun.wait(20)
+        for number in range(3, 43, 2):
+            client.ask(number, "/read", b"%d" % size)
+        assert client.is_alive()
+        assert opened.now == 0
+        assert opened.ever == (20 if window else 0)
+        client.send(frame(SETTINGS, payload=setting(INITIAL_WINDOW_SIZE, 1 << 20)))
+        go_on.set()
+        done: dict[int, int] = {}
+        for found in client.frames():
+            done[found.number] = done.get(found.number, 0) + len(found.payload) * (found.kind == DATA)
+            if sum(done.values()) == 20 * 3 * (size + 5) + 5:
+                break
+    assert {done[number] for number in range(3, 43, 2)} == {3 * (size + 5)}
+
+
+def test_what_is_begun_is_closed_at_once_when_its_client_is_gone() -> None:
+    """It is held open until a thread takes it up, which may be never."""
+    opened = Opened()
+    stuck, go_on = threading.Semaphore(0), threading.Event()
+
+    def held(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        stuck.release()
+        assert go_on.wait(30)
+        yield next(requests)
+
+    with peer(threads=2, held=Toy(held), read=Toy(opened, gives_stream=True, is_at_once=True)) as client:
+        client.hello(setting(INITIAL_WINDOW_SIZE, 1 << 20))
+        client.ask(1, "/read", b"%d" % (1 << 20))
+        client.until(DATA)
+        assert opened.now == 1
+        client.send(frame(RST_STREAM, 0, 1, (8).to_bytes(4)))
+        assert client.is_alive()
+        patience = time.monotonic() + 20
+        while opened.now:
+            assert time.monotonic() < patience
+            time.sleep(0.01)
+
+
+def test_where_the_system_has_no_more_threads_those_that_are_there_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And where there is none the client is told that it may try again."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def held(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        begun.set()
+        assert go_on.wait(30)
+        yield next(requests)
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    opened = Opened()
+    with peer(held=Toy(held), read=Toy(opened, gives_stream=True, is_at_once=True)) as client:
+        client.hello()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            client.ask(1, "/pool", b"a")
+            assert client.answer(1).status == UNAVAILABLE
+        client.ask(3, "/held", b"b")
+        assert begun.wait(20)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            client.ask(5, "/pool", b"c")
+            client.ask(7, "/read", b"1")
+            assert client.is_alive()
+        assert (opened.now, opened.ever) == (0, 1)
+        go_on.set()
+        assert client.answer(5).data == message(b"c")
+        assert client.answer(7).data == message(bytes(1)) * 3
+
+
+class Faulty:
+    """A method that fails where none should."""
+
+    takes_stream = gives_stream = False
+
+    def __init__(self, is_at_once: bool, fault: BaseException) -> None:
+        self.is_at_once = is_at_once
+        self.fault = fault
+
+    def answers(self, requests: Iterator[bytes], call: Call) -> Generator[bytes, None, None]:
+        yield next(requests)
+
+    def ended(self, error: Exception | None) -> ImgtoolError | None:
+        raise self.fault
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+@pytest.mark.parametrize("fault", [KeyError("log"), MemoryError(), SystemExit()], ids=repr)
+def test_a_fault_in_the_machinery_is_told_and_ends_the_call_alone(
+    is_at_once: bool, fault: BaseException
+) -> None:
+    """The client must not take it for a cancellation of its own."""
+    with peer(faulty=Faulty(is_at_once, fault)) as client:
+        client.hello()
+        for number in (1, 3):
+            client.ask(number, "/faulty", b"x")
+            assert client.answer(number).reset == Code.INTERNAL_ERROR
+        client.ask(5, "/once", b"a")
+        assert client.answer(5).data == message(b"a")
+    assert client.warned == [f"a call failed: {type(fault).__name__}: {fault}"] * 2
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_a_call_that_nobody_waits_for_is_told_to_its_method_too(is_at_once: bool) -> None:
+    """Each has its line in the log."""
+    told: list[Exception | None] = []
+
+    class Told(Faulty):
+        def ended(self, error: Exception | None) -> ImgtoolError | None:
+            told.append(error)
+            return None
+
+    with peer(told=Told(is_at_once, SystemExit())) as client:
+        client.hello()
+        client.open(1, "/told")
+        client.send(frame(RST_STREAM, 0, 1, (8).to_bytes(4)))
+        assert client.is_alive()
+    assert [type(error) for error in told] == [Gone]
+
+
 def test_an_unread_request_is_kept_for_its_method_when_the_client_is_gone() -> None:
     """What a client has sent of a write before it died is worth keeping."""
     got: list[int] = []
-    go_on, done = threading.Event(), threading.Event()
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
 
     def held(requests: Iterator[bytes], call: Call) -> Iterable[bytes]:
+        begun.set()
         assert go_on.wait(30)
         try:
             for request in requests:
@@ -302,11 +508,39 @@ def test_an_unread_request_is_kept_for_its_method_when_the_client_is_gone() -> N
         client.hello()
         client.open(1, "/held")
         client.data(1, message(b"abc") + message(b"de") + b"\0\0")
+        assert begun.wait(20)
         assert client.is_alive()
         client.socket.shutdown(socket.SHUT_RDWR)
         go_on.set()
         assert done.wait(20)
     assert got == [3, 2]
+
+
+def requests() -> set[Requests]:
+    """All that there are."""
+    return {one for one in gc.get_objects() if isinstance(one, Requests)}
+
+
+@pytest.mark.parametrize("path", ["/pool", "/sum", "/once", "/absent"])
+def test_nothing_of_a_call_is_kept_when_it_is_done(path: str) -> None:
+    """Half a message has up to 16 MiB, and Python looks for cycles when it likes."""
+    gc.collect()
+    before = requests()
+    gc.disable()
+    try:
+        with peer() as client:
+            client.hello()
+            client.open(1, path)
+            client.data(1, message(bytes(1000))[:-1])
+            client.send(frame(RST_STREAM, 0, 1, (8).to_bytes(4)))
+            client.ask(3, path, b"a")
+            assert client.answer(3).status in {"0", UNIMPLEMENTED}
+            patience = time.monotonic() + 5
+            while requests() - before:
+                assert time.monotonic() < patience
+                time.sleep(0.01)
+    finally:
+        gc.enable()
 
 
 # --- a library as client ---------------------------------------------------------------------------
@@ -387,6 +621,19 @@ class Library:
 
 def _text(part: bytes | str) -> str:
     return part if isinstance(part, str) else part.decode()
+
+
+@pytest.mark.parametrize("sizes", [(1024,), (0,), (8192, 100), (8192, 4096, 2000, 4096)], ids=str)
+def test_a_table_for_headers_that_is_made_smaller_is_acknowledged(sizes: tuple[int, ...]) -> None:
+    """At the beginning of the next block, or the library takes it for an error (RFC 7541, 4.2)."""
+    with peer() as client:
+        library = Library(client, random.Random(1), 1 << 16)
+        for size in sizes:
+            library.state.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: size})
+        for path in ("/pool", "/once", "/pool"):
+            library.ask(path, message(b"x"))
+            library.run()
+        assert {tail["grpc-status"] for tail in library.tails.values()} == {"0"}
 
 
 @pytest.mark.parametrize("window", [1, 777, 1 << 16, 1 << 22])

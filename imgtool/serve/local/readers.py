@@ -75,7 +75,10 @@ class Readers:
             self._waits = True
         timer = threading.Timer(IDLE, self._close)
         timer.daemon = True
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError:  # the system has no thread for it
+            self._close()
 
     def _close(self) -> None:
         with self._lock:
