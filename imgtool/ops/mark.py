@@ -94,7 +94,7 @@ class Space:
         self.content = store.content(name)
         self.sizes, self.labels = self.content.inventory(on_error=on_error)  # of what is recorded
         targets = store.images(name).targets(on_error=on_error)
-        self.images = {image: targets[image] for image in targets if image not in without}
+        self.images = {n: targets[n] for n in targets if n not in without} if without else targets
         self.ingests: dict[str, Digest | None] = {}
         self.roots: list[Root] = []
         self.expired_leases: list[str] = []
@@ -108,7 +108,7 @@ class Space:
     def _find_roots(self, store: Store, now: int, on_error: OnError) -> None:
         for name, image in self.images.items():
             node = name, IMAGE
-            if not is_expired(image.labels, now):
+            if not (image.labels and is_expired(image.labels, now)):
                 self.roots.append(Root("image", name, node))
             if image.labels:
                 self._refers_back(node, image.labels)
