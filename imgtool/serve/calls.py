@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from imgtool.errors import FailedPrecondition, ImgtoolError, ResourceExhausted, from_oserror
 from imgtool.names import check_namespace
-from imgtool.serve.http2 import Stream
+from imgtool.serve.streams import Stream
 
 NAMESPACE = "containerd-namespace"
 LEASE = "containerd-lease"

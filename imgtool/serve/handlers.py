@@ -22,7 +22,7 @@ from google.protobuf.message_factory import GetMessageClass
 from imgtool.errors import ImgtoolError
 from imgtool.serve.calls import Call, as_ours, at_once, is_at_once
 from imgtool.serve.contracts import Log, Unimplemented
-from imgtool.serve.http2 import Gone
+from imgtool.serve.streams import Gone
 
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 

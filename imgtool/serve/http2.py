@@ -12,59 +12,51 @@ from __future__ import annotations
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from enum import IntEnum
 from io import BufferedReader, RawIOBase
 from socket import MSG_DONTWAIT, SHUT_RDWR, SO_SNDTIMEO, SOL_SOCKET, socket
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from hpack import HPACKError, OversizedHeaderListError
 
-from imgtool.serve.headers import HEADERS_MAX, Headers, Unpacker
+from imgtool.serve.frames import (
+    ACK,
+    CONTINUATION,
+    ENABLE_PUSH,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEAD,
+    HEADER_TABLE_SIZE,
+    INITIAL_WINDOW_SIZE,
+    LONG,
+    MAX_CONCURRENT_STREAMS,
+    MAX_FRAME_SIZE,
+    MAX_HEADER_LIST_SIZE,
+    PADDED,
+    PING,
+    RST_STREAM,
+    SETTING,
+    SETTINGS,
+    WINDOW_UPDATE,
+    WITH_PRIORITY,
+    Code,
+    frame,
+)
+from imgtool.serve.headers import HEADERS_MAX, Unpacker
+from imgtool.serve.streams import WINDOW, Gone, Receiver, Stream
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 STREAMS_MAX = 128
-WINDOW = 1 << 20  # bytes that may come for a stream before somebody takes them
 CONNECTION_WINDOW = 1 << 24
 FRAME_MAX = 1 << 18
 SEND_TIMEOUT = 30  # seconds in which a peer reads nothing, and then loses the connection
 
-_ROUND = 1 << 18  # bytes of an answer that are written before others have their turn
 _HIGHEST = (1 << 31) - 1  # of windows and stream ids
-
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = range(5)
-PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(5, 10)
-END_STREAM = ACK = 0x1
-END_HEADERS, PADDED, WITH_PRIORITY = 0x4, 0x8, 0x20
-HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS = range(1, 4)
-INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = range(4, 7)
-
-_FRAME = struct.Struct(">HBBBL")  # the upper and the lowest bits of the length, type, flags, stream
-_SETTING = struct.Struct(">HL")
-_LONG = struct.Struct(">L")
-
-
-class Code(IntEnum):
-    """Why a stream or a connection ends (RFC 9113, 7)."""
-
-    NO_ERROR = 0
-    PROTOCOL_ERROR = 1
-    INTERNAL_ERROR = 2
-    FLOW_CONTROL_ERROR = 3
-    STREAM_CLOSED = 5
-    FRAME_SIZE_ERROR = 6
-    REFUSED_STREAM = 7
-    CANCEL = 8
-    COMPRESSION_ERROR = 9
-    ENHANCE_YOUR_CALM = 11
-
-
-class Gone(Exception):
-    """Nobody waits for the answer any more."""
 
 
 class _Fault(Exception):
@@ -77,172 +69,6 @@ class _Fault(Exception):
 
 class _StreamFault(_Fault):
     """The peer's, of one stream."""
-
-
-class Receiver(Protocol):
-    """Told by the reading thread what comes for a stream; it must not wait for anybody."""
-
-    def data(self, data: bytes) -> None:
-        """What is done with must be told to `Stream.consumed`: so much more may come."""
-
-    def end(self) -> None:
-        """The peer has sent everything."""
-
-    def gone(self) -> None:
-        """The peer has given up, or is gone. Whoever answers calls `Stream.close`."""
-
-
-class _Nobody:
-    """Hears what comes for a stream of which nobody wants to hear."""
-
-    def data(self, data: bytes) -> None: ...
-
-    def end(self) -> None: ...
-
-    def gone(self) -> None: ...
-
-
-NOBODY: Receiver = _Nobody()
-
-
-class Stream:
-    """One request and its answer. All but `headers` and `receiver` is for any thread.
-
-    Args:
-        connection: where it belongs.
-        number: its id.
-        headers: of the request.
-        window: bytes that the peer takes.
-    """
-
-    def __init__(self, connection: Connection, number: int, headers: Headers, window: int) -> None:
-        self.headers = headers
-        self.receiver = NOBODY
-        self.number = number
-        self.window = window
-        self.unread = 0  # bytes that came and were not given back to the peer's window
-        self.has_ended = False  # the peer's side
-        self.is_gone = False
-        self._connection = connection
-        self._consumed = 0
-        self._is_answered = False
-        self._on_end: list[Callable[[], None]] = []
-
-    @property
-    def is_open(self) -> bool:
-        """Whether an answer can still be given."""
-        return not (self.is_gone or self._is_answered)
-
-    @property
-    def room(self) -> int:
-        """Bytes that the peer takes just now."""
-        return min(self.window, self._connection.window)
-
-    def on_end(self, callback: Callable[[], None]) -> bool:
-        """Have `callback` called, in whatever thread, when the answer is given or cannot be given any more;
-        False if that is so already, and `callback` is not called.
-        """
-        with self._connection.lock:
-            if self.is_open:
-                self._on_end.append(callback)
-            return self.is_open
-
-    def consumed(self, size: int) -> None:
-        """So many bytes of what came are done with."""
-        with self._connection.lock:
-            self._consumed += size
-            if self._consumed < WINDOW // 2 or self.has_ended or not self.is_open:
-                return
-            self.unread -= self._consumed
-            update = frame(WINDOW_UPDATE, 0, self.number, _LONG.pack(self._consumed))
-            self._consumed = 0
-            with suppress(Gone):
-                self._connection.write(update)
-
-    def send(
-        self, head: bytes = b"", data: Iterable[bytes] = (), tail: bytes = b"", *, may_wait: bool = True
-    ) -> bool:
-        """Answer, or a part of it. `tail` ends the stream.
-
-        Args:
-            head: the block of headers in front, as `headers.pack` makes it.
-            data: what is sent, in pieces.
-            tail: the block of headers at the end.
-            may_wait: for windows; else False is returned where they are too small, and nothing is sent.
-
-        Raises:
-            Gone: nobody takes it.
-        """
-        connection, rest = self._connection, memoryview(b"".join(data))
-        most = _ROUND if may_wait else len(rest)
-        frames: list[bytes | memoryview] = []
-        is_last = False
-        while not is_last:
-            with connection.lock:
-                room = self._room(len(rest))
-                if room < len(rest) and not may_wait:
-                    return False
-                while rest and not room:
-                    connection.changed.wait()
-                    room = self._room(len(rest))
-                room = min(room, most)
-                self.window -= room
-                connection.window -= room
-                if head:
-                    frames.append(frame(HEADERS, END_HEADERS, self.number, connection.block(head)))
-                    head = b""
-                for at in range(0, room, connection.frame_max):
-                    size = min(connection.frame_max, room - at)
-                    frames += _FRAME.pack(size >> 8, size & 0xFF, DATA, 0, self.number), rest[at : at + size]
-                rest = rest[room:]
-                is_last = not rest
-                if is_last and tail:
-                    block = connection.block(tail)
-                    frames.append(frame(HEADERS, END_HEADERS | END_STREAM, self.number, block))
-                    if not self.has_ended:  # and nobody wants the rest (8.1)
-                        frames.append(frame(RST_STREAM, 0, self.number, _LONG.pack(Code.NO_ERROR)))
-                    self._is_answered = True
-                    connection.forget(self)
-                connection.write(b"".join(frames))
-                frames = []
-        if tail:
-            self._ended()
-        return True
-
-    def close(self, code: Code = Code.CANCEL) -> None:
-        """Nothing more will be done for it: another may take its place. Without an answer it is reset."""
-        with self._connection.lock:
-            if self.is_open:
-                self.is_gone = True
-                self._connection.reset(self.number, code)
-            self.receiver = NOBODY  # who answers has the stream: of the two neither must keep the other
-            self._connection.forget(self)
-        self._ended()
-
-    def lose(self, code: Code | None = None) -> None:
-        """Nobody waits any more; the peer is told where `code` says why. For the reading thread."""
-        with self._connection.lock:
-            if not self.is_open:
-                return
-            self.is_gone = True
-            self._connection.changed.notify_all()
-            if code is not None:
-                self._connection.reset(self.number, code)
-        self.receiver.gone()
-        self._ended()
-
-    def _room(self, size: int) -> int:
-        """So many of `size` bytes may be sent now. A window is below 0 where the peer has made it smaller."""
-        if self.is_gone:
-            raise Gone
-        return max(min(size, self.room), 0)
-
-    def _ended(self) -> None:
-        if self._on_end:
-            with self._connection.lock:
-                callbacks, self._on_end = self._on_end, []
-            for callback in callbacks:
-                callback()
 
 
 class Connection:
@@ -360,7 +186,7 @@ class Connection:
     def reset(self, number: int, code: Code) -> None:
         """For who has the lock: tell the peer that a stream has ended before its time."""
         with suppress(Gone):
-            self.write(frame(RST_STREAM, 0, number, _LONG.pack(code)))
+            self.write(frame(RST_STREAM, 0, number, LONG.pack(code)))
 
     def forget(self, stream: Stream) -> None:
         """For who has the lock: it is done with."""
@@ -376,8 +202,8 @@ class Connection:
             if read(len(PREFACE)) != PREFACE:
                 raise _Fault(Code.PROTOCOL_ERROR, "no preface")
             is_first = True
-            while len(head := read(_FRAME.size)) == _FRAME.size:
-                high, low, kind, flags, number = _FRAME.unpack(head)
+            while len(head := read(HEAD.size)) == HEAD.size:
+                high, low, kind, flags, number = HEAD.unpack(head)
                 size = high << 8 | low
                 if size > FRAME_MAX:
                     raise _Fault(Code.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
@@ -414,7 +240,7 @@ class Connection:
             raise _Fault(Code.FLOW_CONTROL_ERROR, "more than the connection's window")
         if self._ungranted >= CONNECTION_WINDOW // 2:
             with self.lock:
-                self.write(frame(WINDOW_UPDATE, 0, 0, _LONG.pack(self._ungranted)))
+                self.write(frame(WINDOW_UPDATE, 0, 0, LONG.pack(self._ungranted)))
             self._ungranted = 0
         data = _without_padding(flags, payload)
         if stream is None or not stream.is_open:
@@ -514,10 +340,10 @@ class Connection:
             if payload:
                 raise _Fault(Code.FRAME_SIZE_ERROR, "an acknowledgement with settings")
             return
-        if len(payload) % _SETTING.size:
+        if len(payload) % SETTING.size:
             raise _Fault(Code.FRAME_SIZE_ERROR, f"settings of {len(payload)} bytes")
         with self.lock:
-            for name, value in _SETTING.iter_unpack(payload):
+            for name, value in SETTING.iter_unpack(payload):
                 self._set(name, value)
             self.write(frame(SETTINGS, ACK, 0))
             self.changed.notify_all()
@@ -554,7 +380,7 @@ class Connection:
         """What is there goes on; the peer closes the connection."""
 
     def _window_update(self, flags: int, number: int, payload: bytes) -> None:
-        size = _LONG.unpack(payload)[0] & _HIGHEST
+        size = LONG.unpack(payload)[0] & _HIGHEST
         target = self._known(number) if number else self
         fault = _StreamFault if number else _Fault
         if not size:
@@ -575,7 +401,7 @@ class Connection:
 
     def _go_away(self, code: Code, text: str = "") -> bool:
         """For who has the lock: tell the peer; False where that cannot be done at once."""
-        reason = _LONG.pack(self._last) + _LONG.pack(code) + text.encode()
+        reason = LONG.pack(self._last) + LONG.pack(code) + text.encode()
         said = self._later + frame(GOAWAY, 0, 0, reason)
         try:
             sent = self._socket.send(said, MSG_DONTWAIT)
@@ -639,20 +465,12 @@ def _without_padding(flags: int, payload: bytes) -> bytes:
     return payload[1 : len(payload) - payload[0]]
 
 
-def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
-    """One frame. `payload` is not cut, and a peer need not take more than 16 KiB: blocks of headers fit since
-    messages of errors are short (`calls.MESSAGE_MAX`).
-    """
-    size = len(payload)
-    return _FRAME.pack(size >> 8, size & 0xFF, kind, flags, number) + payload
-
-
 _OURS = frame(
     SETTINGS,
     0,
     0,
     b"".join(
-        _SETTING.pack(name, value)
+        SETTING.pack(name, value)
         for name, value in (
             (MAX_CONCURRENT_STREAMS, STREAMS_MAX),
             (INITIAL_WINDOW_SIZE, WINDOW),
@@ -660,4 +478,4 @@ _OURS = frame(
             (MAX_HEADER_LIST_SIZE, HEADERS_MAX),
         )
     ),
-) + frame(WINDOW_UPDATE, 0, 0, _LONG.pack(CONNECTION_WINDOW - 0xFFFF))
+) + frame(WINDOW_UPDATE, 0, 0, LONG.pack(CONNECTION_WINDOW - 0xFFFF))

@@ -21,8 +21,9 @@ from urllib.parse import quote
 from imgtool.errors import ImgtoolError, ResourceExhausted, Unavailable
 from imgtool.serve.calls import Call, status
 from imgtool.serve.contracts import Unimplemented
+from imgtool.serve.frames import Code
 from imgtool.serve.headers import Headers, pack
-from imgtool.serve.http2 import NOBODY, Code, Gone, Receiver, Stream
+from imgtool.serve.streams import NOBODY, Gone, Receiver, Stream
 from imgtool.serve.threads import Threads
 
 MESSAGE_MAX = 16 << 20  # bytes; as containerd

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from imgtool.serve import http2
 from imgtool.serve.calls import Call
-from imgtool.serve.http2 import CONNECTION_WINDOW, STREAMS_MAX, WINDOW, Code
+from imgtool.serve.frames import Code
+from imgtool.serve.http2 import CONNECTION_WINDOW, STREAMS_MAX
+from imgtool.serve.streams import NOBODY, WINDOW, Gone, Receiver, Stream
 
 from .frames import (
     ACK,
@@ -353,7 +355,7 @@ def test_a_reset_is_told_to_who_waits_for_requests_and_to_who_asked_for_it() -> 
         yield next(requests)
         try:
             next(requests)
-        except http2.Gone:
+        except Gone:
             seen.append("gone")
             assert not call.is_active()
             assert not call.on_end(lambda: seen.append("late"))
@@ -424,7 +426,7 @@ def test_streams_over_the_limit_are_refused_also_where_the_client_gives_up_the_o
 
 def serve() -> tuple[http2.Connection, socket.socket, threading.Thread, Peer]:
     ours, theirs = socket.socketpair()
-    connection = http2.Connection(ours, lambda stream: http2.NOBODY)
+    connection = http2.Connection(ours, lambda stream: NOBODY)
     return connection, ours, threading.Thread(target=connection.run), Peer(theirs)
 
 
@@ -466,7 +468,7 @@ def test_a_client_that_reads_nothing_is_told_to_go_when_it_reads() -> None:
 def test_a_fault_when_a_stream_begins_closes_the_connection() -> None:
     """And is told: whoever runs the connection hears of it."""
 
-    def fail(stream: http2.Stream) -> http2.Receiver:
+    def fail(stream: Stream) -> Receiver:
         raise KeyError(stream.headers[":path"])
 
     ours, theirs = socket.socketpair()

@@ -20,8 +20,10 @@ import pytest
 
 from imgtool.errors import ImgtoolError, NotFound
 from imgtool.serve.calls import Call
-from imgtool.serve.http2 import STREAMS_MAX, Code, Gone
+from imgtool.serve.frames import Code
+from imgtool.serve.http2 import STREAMS_MAX
 from imgtool.serve.rpc import MESSAGE_MAX, Requests
+from imgtool.serve.streams import Gone
 
 from .frames import (
     DATA,
