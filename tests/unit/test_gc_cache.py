@@ -95,6 +95,27 @@ def test_of_images_a_second_look_reads_what_has_changed(store: DiskStore, read_p
         assert sorted(Path(path).name for path in read_paths) == ["b.toml", "d.toml"]
 
 
+def test_what_has_not_changed_is_not_listed_again(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By either of those who read the images, each of which has its own."""
+    image(store, "a")
+    images = store.images(NS)
+    scanned: list[str] = []
+    scan = read._scan
+
+    def counted(directory: str) -> set[str]:
+        scanned.append(directory)
+        return scan(directory)
+
+    monkeypatch.setattr(read, "_scan", counted)
+    with store.remembering():
+        for look in (images.targets, lambda: [i.name for i in images.list()]):
+            found = look()
+            assert scanned
+            scanned.clear()
+            assert look() == found
+            assert scanned == []
+
+
 def test_what_has_changed_since_is_read(store: DiskStore, read_paths: list[str]) -> None:
     """One directory of records is another, all others are as they were."""
     kept = image(store, "a")

@@ -196,6 +196,29 @@ def test_a_signal_while_we_wait_for_a_worker_is_answered_at_once(number: signal.
     assert ended(pid)
 
 
+def test_a_signal_to_a_worker_that_begins_does_not_make_it_another_of_us() -> None:
+    """Raised there it would leave `share`, and go on as we do."""
+    code = """
+        import signal
+        from imgtool import workers
+        class Terminated(BaseException): pass
+        def terminate(number, frame): raise Terminated
+        signal.signal(signal.SIGTERM, terminate)
+        fork = os.fork
+        def forking():
+            pid = fork()
+            if not pid:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return pid
+        os.fork = forking
+        try:
+            print([len(part) for part in workers.share(list, list(range(99)), 10)], flush=True)
+        except Terminated:
+            print("another", flush=True)
+    """
+    assert run(code) == "[33, 33, 33]\n"
+
+
 def test_children_that_nobody_waits_for_are_no_error() -> None:
     """Where SIGCHLD is ignored, as some supervisors leave it, there is no status to be had."""
     code = """
