@@ -116,5 +116,10 @@ def new_hasher(algorithm: str) -> Hasher:
     )
 
 
+def is_digest(text: str) -> bool:
+    """Whether `Digest.parse` takes it."""
+    return _EXACT.fullmatch(text) is not None
+
+
 def _kind(value: object) -> str:
     return "null" if value is None else f"a {type(value).__name__}"

@@ -227,8 +227,12 @@ class Engine:
         """See `stores.Manager.inventory`."""
         from imgtool.disk import scan
 
-        load = partial(self.load, CONTENT, ns)
-        return scan.inventory(self.layout.content(ns), self.directories, load, on_error)
+        def load(ns: str) -> scan.Load:
+            return partial(self.load, CONTENT, ns)
+
+        if self.directories:
+            scan.read_ahead(self.layout, self.directories, load)
+        return scan.inventory(self.layout.content(ns), self.directories, load(ns), on_error)
 
     def targets(self, ns: str, on_error: OnError) -> Mapping[str, Target]:
         """See `stores.ImageStore.targets`."""

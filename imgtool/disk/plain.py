@@ -6,130 +6,107 @@ canonical form, sealed, with nothing but what each has. Of any other there is No
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from imgtool.clock import parse_time
 from imgtool.digest import Digest
-from imgtool.errors import InvalidArgument
 from imgtool.model import ContentInfo, Descriptor, Image
 from imgtool.names import for_gc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    Build = Callable[..., "T"]
-
-T = TypeVar("T")
+    from collections.abc import Sequence
 
 _SEAL_LENGTH = len("# sha256:\n") + 64
-# As TOML has them where nothing is escaped; and numbers that are below 2^63, whatever their digits.
+# As TOML has them where nothing is escaped; numbers below 2^63, whatever their digits; times of a day that
+# there is, but for February 29.
 _TEXT = r'"([^"\\\x00-\x1f\x7f]*)"'
 _DIGEST = '"((?:sha256|blake3):[0-9a-f]{64}|sha512:[0-9a-f]{128})"'
 _NUMBER = "(0|[1-9][0-9]{0,17})"
-_LABEL = r'(?:[A-Za-z0-9_-]+|"[^"\\\x00-\x1f\x7f]+") = "[^"\\\x00-\x1f\x7f]*"\n'
-_TIMES = f"created = {_TEXT}\nupdated = {_TEXT}\n"
-_END = rf"(?:\n\[labels\]\n((?:{_LABEL})+))?# sha256:([0-9a-f]{{64}})\n"
-
-_IMAGE = re.compile(
-    f"schema = 1\nname = {_TEXT}\n{_TIMES}\n"
-    rf"\[target\]\nmediaType = {_TEXT}\ndigest = {_DIGEST}\nsize = {_NUMBER}\n{_END}"
-)
-_CONTENT = re.compile(f"schema = 1\ndigest = {_DIGEST}\nsize = {_NUMBER}\n{_TIMES}{_END}")
-_LABELS = re.compile(r'(?:([^" ]+)|"([^"]+)") = "([^"]*)"\n')
+_DAY = "(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31"
+_TIME = rf"(?!0000)[0-9]{{4}}-(?:{_DAY})T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){{2}}(?:\.[0-9]{{1,9}})?Z"
+_TIMES = rf'created = "(?P<created>{_TIME})"\nupdated = "(?:(?P=created)|({_TIME}))"\n'
+_KEY = r'(?:"([^"\\\x00-\x1f\x7f]+)"|([A-Za-z0-9_-]+))'
+_LABELS = re.compile(rf"^{_KEY} = {_TEXT}\n", re.MULTILINE)
 
 
 def image(data: bytes) -> Image | None:
     """The image that `data` is the record of."""
-    return _read(_IMAGE, data, _image)
+    found = _fields(_image(), data)
+    if found is None:
+        return None
+    (name, created, updated, kind, digest, size), labels = found
+    target = Descriptor(kind, Digest(digest), int(size), {}, None, "", (), None, {})
+    return Image(name, target, labels, *_times(created, updated), {})
 
 
 def content(data: bytes) -> ContentInfo | None:
     """The content that `data` is the record of."""
-    return _read(_CONTENT, data, _content)
+    found = _fields(_content(), data)
+    if found is None:
+        return None
+    (digest, size, created, updated), labels = found
+    return ContentInfo(Digest(digest), int(size), labels, *_times(created, updated), {})
 
 
 def target(data: bytes) -> tuple[str, str, str, dict[str, str]] | None:
     """Of the image that `data` is the record of: name, digest and media type of the target, labels for gc."""
-    return _read(_IMAGE, data, _target)
+    found = _fields(_image(), data)
+    if found is None:
+        return None
+    (name, _, _, kind, digest, _), labels = found
+    return name, digest, kind, for_gc(labels) if labels else labels
 
 
 def size(data: bytes) -> tuple[str, int, dict[str, str]] | None:
     """Of the content that `data` is the record of: digest, size, labels for gc."""
-    return _read(_CONTENT, data, _size)
+    found = _fields(_content(), data)
+    if found is None:
+        return None
+    (digest, size, _, _), labels = found
+    return digest, int(size), for_gc(labels) if labels else labels
 
 
 def neither(data: bytes) -> None:
     """Of other kinds there are few records."""
 
 
-def _read(form: re.Pattern[str], data: bytes, build: Build[T]) -> T | None:
-    try:
-        found = form.fullmatch(data.decode())
-        if found is None:
-            return None
-        *values, labels, seal = found.groups()
-        if sha256(data[:-_SEAL_LENGTH]).hexdigest() != seal:
-            return None
-        told = _labels(labels) if labels else {}
-        return None if told is None else build(*values, told)
-    except (UnicodeDecodeError, InvalidArgument):
-        return None
-
-
-def _labels(lines: str) -> dict[str, str] | None:
-    """None where a key is there twice."""
-    pairs = _LABELS.findall(lines)
-    labels = {bare or quoted: value for bare, quoted, value in pairs}
-    return labels if len(labels) == len(pairs) else None
-
-
-def _image(
-    name: str, created: str, updated: str, kind: str, digest: str, size: str, labels: Mapping[str, str]
-) -> Image:
-    target = Descriptor(kind, Digest(digest), int(size), {}, None, "", (), None, {})
-    return Image(name, target, labels, *_times(created, updated), {})
-
-
-def _content(digest: str, size: str, created: str, updated: str, labels: Mapping[str, str]) -> ContentInfo:
-    return ContentInfo(Digest(digest), int(size), labels, *_times(created, updated), {})
-
-
-def _target(
-    name: str, created: str, updated: str, kind: str, digest: str, _size: str, labels: Mapping[str, str]
-) -> tuple[str, str, str, dict[str, str]]:
-    _check_times(created, updated)
-    return name, digest, kind, for_gc(labels) if labels else {}
-
-
-def _size(
-    digest: str, size: str, created: str, updated: str, labels: Mapping[str, str]
-) -> tuple[str, int, dict[str, str]]:
-    _check_times(created, updated)
-    return digest, int(size), for_gc(labels) if labels else {}
-
-
-def _check_times(created: str, updated: str) -> None:
-    """
-    Raises:
-        InvalidArgument: one is none, or of those that `parse_time` had better look at.
-    """
-    is_time = _time().fullmatch
-    if not (is_time(created) and (updated == created or is_time(updated))):
-        raise InvalidArgument("a time that is not plain")
+# Compiled where they are needed: it takes long.
 
 
 @cache
-def _time() -> re.Pattern[str]:
-    """Times of a day that there is; February 29 is left out. Compiled where it is needed: it takes long."""
-    day = "(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31"
-    return re.compile(
-        rf"(?!0000)[0-9]{{4}}-(?:{day})T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){{2}}(?:\.[0-9]{{1,9}})?Z"
-    )
+def _image() -> re.Pattern[str]:
+    target = rf"\[target\]\nmediaType = {_TEXT}\ndigest = {_DIGEST}\nsize = {_NUMBER}\n"
+    return re.compile(f"schema = 1\nname = {_TEXT}\n{_TIMES}\n{target}")
 
 
-def _times(created: str, updated: str) -> tuple[int, int]:
+@cache
+def _content() -> re.Pattern[str]:
+    return re.compile(f"schema = 1\ndigest = {_DIGEST}\nsize = {_NUMBER}\n{_TIMES}")
+
+
+def _fields(form: re.Pattern[str], data: bytes) -> tuple[Sequence[str], dict[str, str]] | None:
+    """The groups of `form`, which is all but the labels, and these."""
+    body = data[:-_SEAL_LENGTH]
+    if data[-_SEAL_LENGTH:] != b"# sha256:%b\n" % sha256(body).hexdigest().encode():
+        return None
+    try:
+        head, are_there, lines = body.decode().partition("\n[labels]\n")
+    except UnicodeDecodeError:
+        return None
+    found = form.fullmatch(head)
+    labels = _labels(lines) if are_there else {}
+    return None if found is None or labels is None else (found.groups(), labels)
+
+
+def _labels(lines: str) -> dict[str, str] | None:
+    """None where there is none, one is of another form, or a key is there twice."""
+    labels = {quoted or bare: value for quoted, bare, value in _LABELS.findall(lines)}
+    return labels if len(labels) == lines.count("\n") > 0 and lines[-1] == "\n" else None
+
+
+def _times(created: str, updated: str | None) -> tuple[int, int]:
+    """None for `updated` means the same."""
     time = parse_time(created)
-    return time, time if updated == created else parse_time(updated)
+    return time, time if updated is None else parse_time(updated)

@@ -22,6 +22,8 @@ _SCANS_MAX = 5
 # Nanoseconds after which what looks the same is the same, whatever step the clock has.
 _SETTLED = 2_000_000_000
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# A time of access for every file that is read would have to be written, by the next sync at the latest.
+_QUIETLY = _FLAGS | getattr(os, "O_NOATIME", 0)
 _SMALL = 4096  # bytes; most records have fewer
 
 
@@ -33,7 +35,7 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
         DataLoss: it is a link, a pipe, a device or a directory, or lies below a file.
     """
     try:
-        fd = os.open(path, _FLAGS)
+        fd = _open(path)
     except FileNotFoundError:
         raise FileNotFoundError(path) from None
     except OSError as error:
@@ -49,6 +51,13 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
         os.close(fd)
         raise DataLoss(f"'{path}' is not a regular file")
     return fd, status
+
+
+def _open(path: str, at: int | None = None) -> int:
+    try:
+        return os.open(path, _QUIETLY, dir_fd=at)
+    except PermissionError:  # of a file that is not ours; or it must not be read at all
+        return os.open(path, _FLAGS, dir_fd=at)
 
 
 def read_regular(path: str, limit: int) -> bytes:
@@ -92,7 +101,7 @@ def small_files(directory: str, names: Iterable[str]) -> Iterator[tuple[str, byt
     try:
         for name in names:
             try:
-                fd = os.open(name, _FLAGS, dir_fd=at)
+                fd = _open(name, at)
             except FileNotFoundError:
                 continue
             except OSError:

@@ -25,23 +25,28 @@ if TYPE_CHECKING:
 
 Start = str
 """How the digests in a directory begin."""
-Look = Callable[[str, Start], tuple[Any, bool]]
+Columns = list[Any]
+"""What a directory of the fan-out holds, as `cache/` has it: the digests without how they begin, joined; then
+what there is of them.
+"""
+Look = Callable[[str, Start], tuple[Columns, bool]]
 """Returns what there is in a directory, and whether that is everything."""
-Thaw = Callable[[Sequence[Digest], Any], Any]
-"""Makes what a `Look` returned of digests and what `_frozen` made of it."""
+Thaw = Callable[[Sequence[Digest], Columns], Any]
+"""Makes what was looked for of digests and the other columns."""
 Usual = tuple[str, str, str, dict[str, str]]
 """What `plain.target` returns."""
 
 _CACHE = "gc-directories"
 _MANY = 60  # directories, which are worth a process of their own
+_NOTHING: tuple[read.Identity, Columns, bool] = (), [], False
 
 
 class _Kept(NamedTuple):
-    """What a directory held, and the same as the cache has it."""
+    """What a directory held, and for later the same in columns."""
 
     identity: read.Identity
     found: Any
-    columns: list[Any] | None = None
+    columns: Columns
 
 
 class Remembered:
@@ -55,7 +60,7 @@ class Remembered:
         """Of the images in a directory, and since when (wall clock, nanoseconds) they are known."""
         self._for_now: dict[tuple[str, str], _Kept] = {}
         self._seen: dict[str, _Kept] = {}  # for later too
-        self._ahead: dict[str, tuple[read.Identity, list[Any], bool]] = {}
+        self._ahead: dict[str, tuple[read.Identity, Columns, bool]] | None = None
         self._thawed: dict[Start, tuple[str, Sequence[Digest]]] = {}
         self._new = 0
 
@@ -78,44 +83,58 @@ class Remembered:
             return seen.found
         looked = read.steadily(directory, look)
         if looked.is_steady:
-            self._for_now[directory, what] = _Kept(looked.identity, looked.found)
+            self._for_now[directory, what] = _Kept(looked.identity, looked.found, [])
         return looked.found
 
     def for_later(self, directory: str, start: Start, look: Look, thaw: Thaw) -> Any:
-        """As `for_now`, of a directory of the fan-out, and it is remembered for the next gc too."""
+        """As `for_now`, of a directory of the fan-out, and it is remembered for the next gc too. Returned is
+        what `thaw` makes of it.
+        """
         key, identity = self._key(directory), read.identity(directory)
         seen = self._seen.get(key)
         if seen and seen.identity == identity:
             return seen.found
-        before, columns, is_steady = self._ahead.pop(key, ((), [], False))
+        before, columns, is_steady = self._ahead.pop(key, _NOTHING) if self._ahead else _NOTHING
         if identity and before == identity:
-            found = thaw(self._digests(start, columns), columns)
-            if is_steady:
-                self._seen[key] = _Kept(identity, found, columns)
-                self._new += 1
-            return found
+            self._new += is_steady
+            return self._thaw(key, start, thaw, identity if is_steady else (), columns)
         kept = self._kept.pop(key, None)
         if identity and kept is not None:
             with suppress(AttributeError, TypeError, ValueError, LookupError, InvalidArgument):
                 before, *columns = kept
                 if tuple(before) == identity:
-                    found = thaw(self._digests(start, columns), columns)
-                    self._seen[key] = _Kept(identity, found, columns)
-                    return found
+                    return self._thaw(key, start, thaw, identity, columns)
         looked = read.steadily(directory, partial(look, directory, start))
-        if looked.is_steady:
-            self._seen[key] = _Kept(looked.identity, looked.found)
-            self._new += 1
-        return looked.found
+        self._new += looked.is_steady
+        return self._thaw(key, start, thaw, looked.identity if looked.is_steady else (), looked.found)
 
-    def read_ahead(self, directories: Sequence[tuple[str, Start]], look: Look) -> None:
-        """Have what `for_later` is going to be asked looked at by several processes, if it is much."""
-        if workers.processes() < 2:
+    def _thaw(self, key: str, start: Start, thaw: Thaw, identity: read.Identity, columns: Columns) -> Any:
+        """
+        Args:
+            identity: of the directory; none if it is not to be remembered.
+        """
+        rests, *others = columns
+        # Most directories of objects hold what the one of records does: then the digests are the same.
+        before, known = self._thawed.get(start, ("", ()))
+        if rests != before:
+            known = digests(start, rests)
+            self._thawed[start] = rests, known
+        found = thaw(known, others)
+        if identity:
+            self._seen[key] = _Kept(identity, found, columns)
+        return found
+
+    def read_ahead(self, looks: Sequence[tuple[str, Start, Look]]) -> None:
+        """Have what `for_later` is going to be asked looked at by several processes, if it is much. Only once:
+        what is different at a second look is little.
+        """
+        if self._ahead is not None or workers.processes() < 2:
             return
-        new = [(directory, start) for directory, start in directories if not self._has(directory)]
+        self._ahead = {}
+        new = [look for look in looks if not self._has(look[0])]
         if len(new) < 2 * _MANY:
             return
-        for looked in workers.share(partial(_looked, look), new, _MANY):
+        for looked in workers.share(_looked, new, _MANY):
             for directory, identity, columns, is_steady in looked:
                 self._ahead[self._key(directory)] = identity, columns, is_steady
 
@@ -123,15 +142,6 @@ class Remembered:
         """What `directory` held when it was read for later; None where it was not, or has changed since."""
         seen = self._seen.get(self._key(directory))
         return seen.found if seen and seen.identity == read.identity(directory) else None
-
-    def _digests(self, start: Start, columns: list[Any]) -> Sequence[Digest]:
-        """Most directories of objects hold what the one of records does: then these are the same."""
-        rests = columns[0]
-        before, digests = self._thawed.get(start, ("", ()))
-        if rests != before:
-            digests = [Digest(start + rest) for rest in rests.split()]
-            self._thawed[start] = rests, digests
-        return digests
 
     def _has(self, directory: str) -> bool:
         key, identity = self._key(directory), read.identity(directory)
@@ -146,39 +156,31 @@ class Remembered:
     def keep(self, workspace: Workspace) -> None:
         """Put all that was asked for into `cache/`, if much of it is not there yet."""
         if cache.is_worth(self._new, len(self._seen)):
-            kept = {key: [s.identity, *(s.columns or _frozen(s.found))] for key, s in self._seen.items()}
+            kept = {key: [seen.identity, *seen.columns] for key, seen in self._seen.items()}
             cache.save(self._layout, workspace, _CACHE, kept)
 
 
-def _looked(
-    look: Look, directories: Sequence[tuple[str, Start]]
-) -> list[tuple[str, read.Identity, list[Any], bool]]:
-    """What was whole and did not change meanwhile, as the cache has it, and whether that is steady."""
+def _looked(looks: Sequence[tuple[str, Start, Look]]) -> list[tuple[str, read.Identity, Columns, bool]]:
+    """What was whole and did not change meanwhile, and whether that is steady."""
     all = []
-    for directory, start in directories:
+    for directory, start, look in looks:
         with suppress(ImgtoolError):  # is told by who looks again
-            found, identity, is_steady = read.steadily(directory, partial(look, directory, start))
+            columns, identity, is_steady = read.steadily(directory, partial(look, directory, start))
             if identity:
-                all.append((directory, identity, _frozen(found), is_steady))
+                all.append((directory, identity, columns, is_steady))
     return all
 
 
-# --- in the cache ----------------------------------------------------------------------------------
+def digests(start: Start, rests: str) -> Sequence[Digest]:
+    """Those of a first column."""
+    return [Digest(start + rest) for rest in rests.split()]
 
 
-def _frozen(found: Inventory | dict[Digest, int]) -> list[Any]:
-    """Few and long values, because JSON reads those the fastest."""
-    if isinstance(found, Inventory):
-        labels = [[n, found.labels[digest]] for n, digest in enumerate(found.sizes) if digest in found.labels]
-        return [*_frozen(found.sizes), labels]
-    return [" ".join(digest[digest.index(":") + 3 :] for digest in found), list(found.values())]
-
-
-def thaw_objects(digests: Sequence[Digest], kept: list[Any]) -> dict[Digest, int]:
-    _, sizes = kept
+def thaw_objects(digests: Sequence[Digest], columns: Columns) -> dict[Digest, int]:
+    (sizes,) = columns
     return dict(zip(digests, sizes, strict=True))
 
 
-def thaw_sizes(digests: Sequence[Digest], kept: list[Any]) -> Inventory:
-    _, sizes, labels = kept
+def thaw_records(digests: Sequence[Digest], columns: Columns) -> Inventory:
+    sizes, labels = columns
     return Inventory(dict(zip(digests, sizes, strict=True)), {digests[n]: of for n, of in labels})

@@ -5,36 +5,35 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from imgtool import clock, workers
-from imgtool.digest import Digest
+from imgtool.digest import Digest, is_digest
 from imgtool.disk import plain, read, remembered
 from imgtool.disk.engine import collect
 from imgtool.disk.layout import SUFFIX, inside, is_record
-from imgtool.disk.remembered import Look, Remembered, Start, Thaw, Usual
-from imgtool.errors import DataLoss, InvalidArgument, from_oserror
+from imgtool.disk.remembered import Columns, Look, Remembered, Start, Thaw, Usual
+from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, from_oserror
 from imgtool.model import ContentInfo, Image, Target
 from imgtool.names import for_gc, name_of_file
 from imgtool.stores import Inventory
 
 if TYPE_CHECKING:
+    from imgtool.disk.layout import Layout
     from imgtool.stores import OnError
+
+Load = Callable[[Digest], "ContentInfo | None"]
+"""Reads the record of a digest; None where there is none any more."""
 
 # What is worth a process of its own.
 _MANY = 2_000
 
 
-def content(
-    directory: str, load: Callable[[Digest], ContentInfo | None], on_error: OnError
-) -> Iterator[ContentInfo]:
-    """The content records below `directory`, in byte order of the digests.
-
-    Args:
-        load: reads the record of a digest; None where there is none any more.
-    """
+def content(directory: str, load: Load, on_error: OnError) -> Iterator[ContentInfo]:
+    """The content records below `directory`, in byte order of the digests."""
     for deep, start in _directories(directory):
         for entry in read.branch(deep):
             if is_record(entry):
@@ -44,16 +43,11 @@ def content(
                     yield info
 
 
-def inventory(
-    directory: str,
-    memory: Remembered | None,
-    load: Callable[[Digest], ContentInfo | None],
-    on_error: OnError,
-) -> Inventory:
+def inventory(directory: str, memory: Remembered | None, load: Load, on_error: OnError) -> Inventory:
     """As `content`, of each what gc needs."""
     all = Inventory({}, {})
-    look, quiet = (partial(_sizes, load, told) for told in (on_error, None))
-    for found in _each(directory, memory, look, remembered.thaw_sizes, quiet):
+    look = partial(_records, load, on_error)
+    for found in _each(directory, memory, look, remembered.thaw_records):
         all.sizes.update(found.sizes)
         all.labels.update(found.labels)
     return all
@@ -63,6 +57,22 @@ def objects(directory: str, memory: Remembered | None) -> Iterator[tuple[Digest,
     """The objects below `directory` and their sizes, in byte order of the digests."""
     for found in _each(directory, memory, _objects, remembered.thaw_objects):
         yield from found.items()
+
+
+def read_ahead(layout: Layout, memory: Remembered, load: Callable[[str], Load]) -> None:
+    """Have all records of content and all objects looked at by several processes, if it is much.
+
+    Args:
+        load: gives what `inventory` takes for a namespace.
+    """
+    with suppress(ImgtoolError):  # is told by who looks again
+        looks: list[list[tuple[str, Start, Look]]] = []
+        for ns in read.entries(layout.namespaces):
+            look = partial(_records, load(ns), None)
+            looks.append([(*at, look) for at in _directories(layout.content(ns))])
+        looks.append([(*at, _objects) for at in _directories(layout.objects)])
+        # Records take longer than objects.
+        memory.read_ahead([look for some in zip_longest(*looks) for look in some if look])
 
 
 def targets(
@@ -78,19 +88,14 @@ def targets(
     return found
 
 
-def _each(
-    directory: str, memory: Remembered | None, look: Look, thaw: Thaw, quiet: Look | None = None
-) -> Iterator[Any]:
-    """What `look` finds in each directory of the fan-out below `directory`.
-
-    Args:
-        quiet: as `look`, and raises where that would tell of an error.
-    """
-    directories = list(_directories(directory))
-    if memory:
-        memory.read_ahead(directories, quiet or look)
-    for deep, start in directories:
-        yield memory.for_later(deep, start, look, thaw) if memory else look(deep, start)[0]
+def _each(directory: str, memory: Remembered | None, look: Look, thaw: Thaw) -> Iterator[Any]:
+    """What `look` finds in each directory of the fan-out below `directory`, thawed."""
+    for deep, start in _directories(directory):
+        if memory:
+            yield memory.for_later(deep, start, look, thaw)
+        else:
+            rests, *columns = look(deep, start)[0]
+            yield thaw(remembered.digests(start, rests), columns)
 
 
 def _directories(directory: str) -> Iterator[tuple[str, Start]]:
@@ -101,26 +106,28 @@ def _directories(directory: str) -> Iterator[tuple[str, Start]]:
             yield inside(above, prefix), f"{algorithm}:{prefix}"
 
 
-def _sizes(
-    load: Callable[[Digest], ContentInfo | None], on_error: OnError, directory: str, start: Start
-) -> tuple[Inventory, bool]:
-    found, is_whole = Inventory({}, {}), True
+def _records(load: Load, on_error: OnError, directory: str, start: Start) -> tuple[Columns, bool]:
+    rests: list[str] = []
+    sizes: list[int] = []
+    labels: list[tuple[int, Mapping[str, str]]] = []
+    is_whole = True
     records = [entry for entry in read.branch(directory) if is_record(entry)]
     for entry, data in read.small_files(directory, records):
-        name = start + entry[: -len(SUFFIX)]
+        rest = entry[: -len(SUFFIX)]
         usual = plain.size(data)
-        if usual and usual[0] == name:
-            digest, size, labels = Digest(name), usual[1], usual[2]
+        if usual and usual[0] == start + rest:
+            _, size, told = usual
         else:
-            info = collect(on_error, lambda name: load(_recorded(name)), name)
+            info = collect(on_error, lambda name: load(_recorded(name)), start + rest)
             if info is None:
                 is_whole = False
                 continue
-            digest, size, labels = info.digest, info.size, for_gc(info.labels)
-        found.sizes[digest] = size
-        if labels:
-            found.labels[digest] = labels
-    return found, is_whole
+            size, told = info.size, for_gc(info.labels)
+        if told:
+            labels.append((len(rests), told))
+        rests.append(rest)
+        sizes.append(size)
+    return [" ".join(rests), sizes, labels], is_whole
 
 
 def _targets(
@@ -179,28 +186,29 @@ def _recorded(text: str) -> Digest:
         raise DataLoss(f"content record '{text}': {error.message}") from None
 
 
-def _objects(directory: str, start: Start) -> tuple[dict[Digest, int], bool]:
-    found: dict[Digest, int] = {}
+def _objects(directory: str, start: Start) -> tuple[Columns, bool]:
+    rests: list[str] = []
+    sizes: list[int] = []
     names = read.branch(directory) if start[-3] == ":" else []  # not two digits: no object is there
     if not names:
-        return found, True
+        return ["", sizes], True
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        return found, False
+        return ["", sizes], False
     except OSError as error:
         raise from_oserror(error, "cannot list") from error
     try:
         for name in names:
             try:
-                digest = Digest.parse(start + name)
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            except (InvalidArgument, FileNotFoundError):
+            except FileNotFoundError:
                 continue
-            if stat.S_ISREG(status.st_mode):
-                found[digest] = status.st_size
+            if stat.S_ISREG(status.st_mode) and is_digest(start + name):
+                rests.append(name)
+                sizes.append(status.st_size)
     except OSError as error:
         raise from_oserror(error, "cannot look at object") from error
     finally:
         os.close(fd)
-    return found, True
+    return [" ".join(rests), sizes], True
