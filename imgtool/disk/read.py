@@ -204,8 +204,13 @@ def is_settled(identity: Identity, now: int) -> bool:
         identity: of a file or directory.
         now: before it was looked at; by the wall clock, nanoseconds since the epoch.
     """
-    *_, modified, changed = identity
-    return modified != changed or now - changed > _SETTLED
+    modified, changed = identity[-2:]
+    return modified != changed or is_older(identity, now)
+
+
+def is_older(identity: Identity, now: int) -> bool:
+    """Whether the file had its last change before `now` for sure, see `is_settled`."""
+    return now - identity[-1] > _SETTLED
 
 
 def branch(directory: str) -> list[str]:

@@ -159,7 +159,7 @@ def _read_targets(
     known: list[tuple[str, Usual | None]] = []
     for entry in before.keys() & set(records) if before else ():
         identity = read.identity(inside(directory, entry))
-        if identity and read.is_settled(identity, looked):
+        if identity and read.is_older(identity, looked):
             known.append((entry, before[entry]))
     if known:
         records = sorted(set(records).difference(entry for entry, _ in known))

@@ -343,6 +343,23 @@ def test_what_gets_a_name_between_the_two_looks_is_kept(store: DiskStore) -> Non
     assert recorded(store) == objects(store) == {one}
 
 
+def test_what_an_image_is_moved_to_between_the_two_looks_is_kept(store: DiskStore) -> None:
+    """Its record was written some time before it was renamed into place, as every one is a little."""
+    one, two = add(store, b"one"), add(store, b"two")
+    tag(store, "a", one, media.OCTETS)
+    meddler = Meddler(store.engine)
+
+    def meddle() -> None:
+        images = store.images(NS)
+        images.update(images.get("a")._replace(target=Descriptor(media.OCTETS, two, 3)), "target")
+        os.utime(store.engine.layout.image(NS, "a"), ns=(1, 1))
+
+    add(store, b"gone")
+    meddler.meddle = meddle
+    gc.collect(meddler)
+    assert recorded(store) == objects(store) == {two}
+
+
 def test_what_loses_its_name_between_the_two_looks_goes_with_the_rest(store: DiskStore) -> None:
     """Records that were read in the first look are not believed in the second, if they have changed."""
     top, config, layer = image(store)
