@@ -35,6 +35,8 @@ __all__ = [
     "Lease",
     "Namespace",
     "Platform",
+    "References",
+    "Referred",
     "Settings",
     "check_image",
     "is_plain",
@@ -87,8 +89,36 @@ class Image(NamedTuple):
     unknown: Mapping[str, Any] = EMPTY
 
 
+class Referred(NamedTuple):
+    """`References`, as gc needs them: the digests of the children, joined by spaces, and as many types."""
+
+    media_type: str
+    digests: str
+    types: tuple[str, ...]
+    subject: Digest | None
+
+
+class References(NamedTuple):
+    """What a manifest or index refers to, by its bytes: so it is right for ever.
+
+    `media_type` is its own, `children` has those of all that it names but its `subject`.
+    """
+
+    media_type: str
+    children: Mapping[Digest, str] = EMPTY
+    subject: Digest | None = None
+    unknown: Mapping[str, Any] = EMPTY
+
+    @property
+    def referred(self) -> Referred:
+        """The same for gc."""
+        return Referred(self.media_type, " ".join(self.children), tuple(self.children.values()), self.subject)
+
+
 class ContentInfo(NamedTuple):
-    """A content record: what makes an object visible in one namespace, with its labels there."""
+    """A content record: what makes an object visible in one namespace, with its labels there. Where it is a
+    manifest or index, `references` may spare reading it.
+    """
 
     digest: Digest
     size: int
@@ -96,6 +126,7 @@ class ContentInfo(NamedTuple):
     created: int = 0
     updated: int = 0
     unknown: Mapping[str, Any] = EMPTY
+    references: References | None = None
 
 
 class IngestStatus(NamedTuple):

@@ -34,6 +34,8 @@ from imgtool.model import (
     IngestStatus,
     Lease,
     Namespace,
+    References,
+    Referred,
     Settings,
     Target,
 )
@@ -72,6 +74,8 @@ class Inventory(NamedTuple):
     sizes: dict[Digest, int]
     labels: dict[Digest, Mapping[str, str]]
     """Of those that have labels for gc (`containerd.io/gc.`): these labels, and maybe others."""
+    references: dict[Digest, Referred]
+    """Of those whose record tells what they refer to."""
 
 
 class Provider(Protocol):
@@ -439,12 +443,15 @@ class NamespaceStore(Protocol):
 
 
 class Commit(NamedTuple):
-    """Content to publish: a writer that has all its bytes, and what `Writer.commit` takes."""
+    """Content to publish: a writer that has all its bytes, and what `Writer.commit` takes; and what it refers
+    to, if the caller knows it.
+    """
 
     writer: Writer
     size: int | None = None
     expected: Digest | None = None
     labels: Mapping[str, str] = EMPTY
+    references: References | None = None
 
 
 class Put(NamedTuple):

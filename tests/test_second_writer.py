@@ -24,7 +24,7 @@ from imgtool.clock import format_time
 from imgtool.digest import Digest
 from imgtool.disk import codec, log, open_store, records
 from imgtool.errors import ImgtoolError
-from imgtool.model import ContentInfo, Descriptor, Image, Lease, Platform
+from imgtool.model import ContentInfo, Descriptor, Image, Lease, Platform, References
 from imgtool.names import check_name, file_name
 from tests import second_writer
 from tests.real.process import Imgtool
@@ -124,9 +124,14 @@ TARGET = st.builds(
     Descriptor, VALUE, DIGEST, SIZE, MAPPING, st.none() | PLATFORM, TEXT, URLS, st.none() | TEXT, NOTHING
 )
 RESOURCES = st.dictionaries(VALUE, st.lists(VALUE, min_size=1, max_size=3).map(tuple), max_size=3)
+REFERENCES = st.none() | st.builds(
+    References, VALUE, st.dictionaries(DIGEST, TEXT, max_size=3), st.none() | DIGEST, NOTHING
+)
 RECORD = st.one_of(
     st.builds(Image, VALUE, TARGET, MAPPING, TIME, TIME, NOTHING).map(records.image_to_record),
-    st.builds(ContentInfo, DIGEST, SIZE, MAPPING, TIME, TIME, NOTHING).map(records.content_to_record),
+    st.builds(ContentInfo, DIGEST, SIZE, MAPPING, TIME, TIME, NOTHING, REFERENCES).map(
+        records.content_to_record
+    ),
     st.builds(Lease, VALUE, MAPPING, RESOURCES, TIME, NOTHING).map(records.lease_to_record),
 )
 

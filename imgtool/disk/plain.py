@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from imgtool.clock import parse_time
 from imgtool.digest import Digest
-from imgtool.model import ContentInfo, Descriptor, Image
+from imgtool.model import ContentInfo, Descriptor, Image, References
 from imgtool.names import for_gc
 
 if TYPE_CHECKING:
@@ -29,14 +29,18 @@ _TIME = rf"(?!0000)[0-9]{{4}}-(?:{_DAY})T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){{2}
 _TIMES = rf'created = "(?P<created>{_TIME})"\nupdated = "(?:(?P=created)|({_TIME}))"\n'
 _KEY = r'(?:"([^"\\\x00-\x1f\x7f]+)"|([A-Za-z0-9_-]+))'
 _LABELS = re.compile(rf"^{_KEY} = {_TEXT}\n", re.MULTILINE)
+_CHILDREN = re.compile(rf"^{_DIGEST} = {_TEXT}\n", re.MULTILINE)
+
+Referred = tuple[str, str, tuple[str, ...], str | None]
+"""The fields of `stores.Referred`."""
 
 
 def image(data: bytes) -> Image | None:
     """The image that `data` is the record of."""
     found = _fields(_image(), data)
-    if found is None:
+    if found is None or found[2]:
         return None
-    (name, created, updated, kind, digest, size), labels = found
+    (name, created, updated, kind, digest, size), labels, _ = found
     target = Descriptor(kind, Digest(digest), int(size), {}, None, "", (), None, {})
     return Image(name, target, labels, *_times(created, updated), {})
 
@@ -46,26 +50,27 @@ def content(data: bytes) -> ContentInfo | None:
     found = _fields(_content(), data)
     if found is None:
         return None
-    (digest, size, created, updated), labels = found
-    return ContentInfo(Digest(digest), int(size), labels, *_times(created, updated), {})
+    (digest, size, created, updated), labels, referred = found
+    references = referred and _references(*referred)
+    return ContentInfo(Digest(digest), int(size), labels, *_times(created, updated), {}, references)
 
 
 def target(data: bytes) -> tuple[str, str, str, dict[str, str]] | None:
     """Of the image that `data` is the record of: name, digest and media type of the target, labels for gc."""
     found = _fields(_image(), data)
-    if found is None:
+    if found is None or found[2]:
         return None
-    (name, _, _, kind, digest, _), labels = found
+    (name, _, _, kind, digest, _), labels, _ = found
     return name, digest, kind, for_gc(labels) if labels else labels
 
 
-def size(data: bytes) -> tuple[str, int, dict[str, str]] | None:
-    """Of the content that `data` is the record of: digest, size, labels for gc."""
+def size(data: bytes) -> tuple[str, int, dict[str, str], Referred | None] | None:
+    """Of the content that `data` is the record of: digest, size, labels for gc, what it refers to."""
     found = _fields(_content(), data)
     if found is None:
         return None
-    (digest, size, _, _), labels = found
-    return digest, int(size), for_gc(labels) if labels else labels
+    (digest, size, _, _), labels, referred = found
+    return digest, int(size), for_gc(labels) if labels else labels, referred
 
 
 def neither(data: bytes) -> None:
@@ -86,24 +91,55 @@ def _content() -> re.Pattern[str]:
     return re.compile(f"schema = 1\ndigest = {_DIGEST}\nsize = {_NUMBER}\n{_TIMES}")
 
 
-def _fields(form: re.Pattern[str], data: bytes) -> tuple[Sequence[str], dict[str, str]] | None:
-    """The groups of `form`, which is all but the labels, and these."""
+@cache
+def _told() -> re.Pattern[str]:
+    children = r"(?:\n\[references\.children\]\n(.+))?"
+    return re.compile(rf"mediaType = {_TEXT}\n(?:subject = {_DIGEST}\n)?{children}", re.DOTALL)
+
+
+def _fields(
+    form: re.Pattern[str], data: bytes
+) -> tuple[Sequence[str], dict[str, str], Referred | None] | None:
+    """The groups of `form`, which is all in front of the labels, these, and the references behind them."""
     body = data[:-_SEAL_LENGTH]
     if data[-_SEAL_LENGTH:] != b"# sha256:%b\n" % sha256(body).hexdigest().encode():
         return None
     try:
-        head, are_there, lines = body.decode().partition("\n[labels]\n")
+        text = body.decode()
     except UnicodeDecodeError:
         return None
+    text, has_references, last = text.partition("\n[references]\n")
+    head, has_labels, lines = text.partition("\n[labels]\n")
     found = form.fullmatch(head)
-    labels = _labels(lines) if are_there else {}
-    return None if found is None or labels is None else (found.groups(), labels)
+    labels = _labels(lines) if has_labels else {}
+    referred = _referred(last) if has_references else None
+    if found is None or labels is None or (has_references and referred is None):
+        return None
+    return found.groups(), labels, referred
+
+
+def _referred(lines: str) -> Referred | None:
+    """None where they are of another form, or a child is there twice."""
+    found = _told().fullmatch(lines)
+    if found is None:
+        return None
+    media_type, subject, lines = found.groups("")
+    children = _CHILDREN.findall(lines)
+    if len(dict(children)) != lines.count("\n") or lines[-1:] not in ("", "\n"):
+        return None
+    digests, types = zip(*children, strict=True) if children else ((), ())
+    return media_type, " ".join(digests), types, subject or None
 
 
 def _labels(lines: str) -> dict[str, str] | None:
     """None where there is none, one is of another form, or a key is there twice."""
     labels = {quoted or bare: value for quoted, bare, value in _LABELS.findall(lines)}
     return labels if len(labels) == lines.count("\n") > 0 and lines[-1] == "\n" else None
+
+
+def _references(media_type: str, digests: str, types: Sequence[str], subject: str | None) -> References:
+    children = dict(zip(map(Digest, digests.split()), types, strict=True))
+    return References(media_type, children, Digest(subject) if subject else None, {})
 
 
 def _times(created: str, updated: str | None) -> tuple[int, int]:

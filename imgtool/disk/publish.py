@@ -158,11 +158,11 @@ def _content(
 ) -> ContentInfo:
     now = clock.now()
     if old is None:
-        return ContentInfo(digest, size, without_empty(commit.labels), created=now, updated=now)
+        labels = without_empty(commit.labels)
+        return ContentInfo(digest, size, labels, now, now, references=commit.references)
     labels = dict(old.labels) if keep else without_empty({**old.labels, **commit.labels})
-    if labels == dict(old.labels) and old.size == size:
-        return old
-    return replace(old, labels=labels, size=size, updated=now)
+    new = replace(old, labels=labels, size=size, references=old.references or commit.references)
+    return old if new == old else replace(new, updated=now)
 
 
 def _with(lease: Lease, kind: str, resources: Iterable[str]) -> Lease:

@@ -12,7 +12,17 @@ from imgtool.clock import format_time, parse_time
 from imgtool.digest import Digest
 from imgtool.disk.codec import Record
 from imgtool.errors import DataLoss, InvalidArgument
-from imgtool.model import SIZE_MAX, ContentInfo, Descriptor, Image, Lease, Namespace, Platform, is_plain
+from imgtool.model import (
+    SIZE_MAX,
+    ContentInfo,
+    Descriptor,
+    Image,
+    Lease,
+    Namespace,
+    Platform,
+    References,
+    is_plain,
+)
 
 SCHEMA = 1
 _NUMBER = "a number from 0 to 2^63-1"
@@ -140,6 +150,7 @@ def content_to_record(info: ContentInfo) -> Record:
         created=format_time(info.created),
         updated=format_time(info.updated),
         labels=_sorted(info.labels),
+        references=None if info.references is None else _references_to_record(info.references),
     )
 
 
@@ -148,7 +159,29 @@ def content_from_record(record: Mapping[str, Any], path: str) -> ContentInfo:
     fields.schema()
     digest, size = fields.digest("digest"), fields.integer("size")
     created, updated = fields.time("created"), fields.time("updated")
-    return ContentInfo(digest, size, fields.mapping("labels"), created, updated, fields.unknown())
+    labels, references = fields.mapping("labels"), fields.table("references")
+    told = None if references is None else _references(references)
+    return ContentInfo(digest, size, labels, created, updated, fields.unknown(), told)
+
+
+def _references_to_record(references: References) -> Record:
+    return _tidy(
+        references.unknown,
+        mediaType=references.media_type,
+        subject=references.subject and str(references.subject),
+        children={str(digest): media_type for digest, media_type in references.children.items()},
+    )
+
+
+def _references(fields: Fields) -> References:
+    media_type = fields.text("mediaType")
+    subject = fields.digest("subject") if fields.has("subject") else None
+    children = fields.mapping("children")
+    try:
+        known = {Digest.parse(digest): media_type for digest, media_type in children.items()}
+    except InvalidArgument as error:
+        raise fields.bad("children", f"is wrong: {error.message}") from None
+    return References(media_type, known, subject, fields.unknown())
 
 
 def lease_to_record(lease: Lease) -> Record:

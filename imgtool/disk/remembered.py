@@ -17,6 +17,7 @@ from imgtool import workers
 from imgtool.digest import Digest
 from imgtool.disk import cache, read
 from imgtool.errors import ImgtoolError, InvalidArgument
+from imgtool.model import Referred
 from imgtool.stores import Inventory
 
 if TYPE_CHECKING:
@@ -125,8 +126,8 @@ class Remembered:
         return found
 
     def read_ahead(self, looks: Sequence[tuple[str, Start, Look]]) -> None:
-        """Have what `for_later` is going to be asked looked at by several processes, if it is much. Only once:
-        what is different at a second look is little.
+        """Have what `for_later` is going to be asked looked at by several processes, if it is much. Once: at
+        a second look little is different.
         """
         if self._ahead is not None or workers.processes() < 2:
             return
@@ -182,5 +183,13 @@ def thaw_objects(digests: Sequence[Digest], columns: Columns) -> dict[Digest, in
 
 
 def thaw_records(digests: Sequence[Digest], columns: Columns) -> Inventory:
-    sizes, labels = columns
-    return Inventory(dict(zip(digests, sizes, strict=True)), {digests[n]: of for n, of in labels})
+    sizes, labels, forms, references = columns
+    types = [(own, tuple(others)) for own, *others in forms]
+    return Inventory(
+        dict(zip(digests, sizes, strict=True)),
+        {digests[n]: of for n, of in labels},
+        {
+            digests[n]: Referred(types[form][0], children, types[form][1], subject and Digest(subject))
+            for n, form, children, subject in references
+        },
+    )

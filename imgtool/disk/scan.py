@@ -45,11 +45,12 @@ def content(directory: str, load: Load, on_error: OnError) -> Iterator[ContentIn
 
 def inventory(directory: str, memory: Remembered | None, load: Load, on_error: OnError) -> Inventory:
     """As `content`, of each what gc needs."""
-    all = Inventory({}, {})
+    all = Inventory({}, {}, {})
     look = partial(_records, load, on_error)
     for found in _each(directory, memory, look, remembered.thaw_records):
         all.sizes.update(found.sizes)
         all.labels.update(found.labels)
+        all.references.update(found.references)
     return all
 
 
@@ -110,24 +111,31 @@ def _records(load: Load, on_error: OnError, directory: str, start: Start) -> tup
     rests: list[str] = []
     sizes: list[int] = []
     labels: list[tuple[int, Mapping[str, str]]] = []
+    references: list[tuple[int, int, str, str | None]] = []
+    forms: dict[tuple[str, ...], int] = {}  # own media type and those of the children: many have the same
     is_whole = True
     records = [entry for entry in read.branch(directory) if is_record(entry)]
     for entry, data in read.small_files(directory, records):
         rest = entry[: -len(SUFFIX)]
         usual = plain.size(data)
         if usual and usual[0] == start + rest:
-            _, size, told = usual
+            _, size, told, referred = usual
         else:
             info = collect(on_error, lambda name: load(_recorded(name)), start + rest)
             if info is None:
                 is_whole = False
                 continue
             size, told = info.size, for_gc(info.labels)
+            referred = info.references and info.references.referred
         if told:
             labels.append((len(rests), told))
+        if referred:
+            media_type, digests, types, subject = referred
+            form = forms.setdefault((media_type, *types), len(forms))
+            references.append((len(rests), form, digests, subject))
         rests.append(rest)
         sizes.append(size)
-    return [" ".join(rests), sizes, labels], is_whole
+    return [" ".join(rests), sizes, labels, list(forms), references], is_whole
 
 
 def _targets(

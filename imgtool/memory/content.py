@@ -101,6 +101,7 @@ class MemoryContent(Bound):
         return Inventory(
             {info.digest: info.size for info in records},
             {info.digest: info.labels for info in records if info.labels},
+            {info.digest: info.references.referred for info in records if info.references},
         )
 
     def publish(self, commit: Commit) -> ContentInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
@@ -118,7 +118,7 @@ class MemoryStore:
         if lease is not None and (hold is None or hold.id != lease):
             check_live(self.leases(namespace).get(lease))
         content = [
-            self._commit(namespace, writer, digest, commit.labels)
+            self._commit(namespace, writer, digest, commit)
             for writer, digest, commit in zip(writers, digests, commits, strict=True)
         ]
         if hold is not None:
@@ -132,16 +132,15 @@ class MemoryStore:
             leases.add(lease, "images", *(image.name for image, _ in named if EXPIRE in image.labels))
         return Published(content, outcomes)
 
-    def _commit(
-        self, namespace: str, writer: MemoryWriter, digest: Digest, labels: Mapping[str, str]
-    ) -> ContentInfo:
+    def _commit(self, namespace: str, writer: MemoryWriter, digest: Digest, commit: Commit) -> ContentInfo:
         space, now = self.appear(namespace), clock.now()
         self.blobs[digest] = writer.take(digest)
         old = space.content.get(digest)
         new = old or ContentInfo(digest, len(self.blobs[digest]), {}, now, now)
-        merged = without_empty({**new.labels, **labels})
-        if merged != new.labels:
-            new = replace(new, labels=merged, updated=now)
+        labels = without_empty({**new.labels, **commit.labels})
+        references = new.references or commit.references
+        if (labels, references) != (new.labels, new.references):
+            new = replace(new, labels=labels, references=references, updated=now)
         space.content[digest] = new
         self.tell(namespace, "content", digest, old, new)
         return new

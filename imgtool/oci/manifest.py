@@ -6,14 +6,16 @@ document is one kind: what another program could read as the other kind is refus
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from imgtool.digest import Digest
 from imgtool.errors import InvalidArgument
-from imgtool.model import EMPTY, Descriptor
+from imgtool.model import EMPTY, Descriptor, References
 from imgtool.oci import descriptor, media
 from imgtool.oci.strictjson import check_keys, kind, load_object
 
+_TOLD_MAX = 1 << 16
 _MANIFEST_FIELDS = frozenset({"config", "layers", "blobs"})
 _INDEX_FIELDS = frozenset({"manifests"})
 _FIELDS = (
@@ -128,6 +130,38 @@ def detect(raw: bytes) -> str | None:
     except InvalidArgument:
         pass
     return None
+
+
+def referred(found: Manifest) -> Iterator[tuple[Digest, str]]:
+    """The children and their media types, also those of documents inside the descriptors.
+
+    Raises:
+        InvalidArgument: such a document is malformed.
+    """
+    todo = [found]
+    while todo:
+        for child in todo.pop().children():
+            yield child.digest, child.media_type
+            inline = descriptor.inline(child)
+            if inline is not None and media.has_children(child.media_type):
+                todo.append(parse(inline, child.media_type, f"manifest {child.digest}"))
+
+
+def references(found: Manifest) -> References | None:
+    """What a content record may tell of a document, so that it need not be read; None where that would be
+    more than 64 KiB, or one digest has two media types.
+
+    Raises:
+        InvalidArgument: as `referred`.
+    """
+    children: dict[Digest, str] = {}
+    size = 0
+    for digest, media_type in referred(found):
+        if digest not in children:
+            size += len(digest) + len(media_type)
+        if size > _TOLD_MAX or children.setdefault(digest, media_type) != media_type:
+            return None
+    return References(found.media_type, children, found.subject and found.subject.digest)
 
 
 def _refuse_schema1(document: dict[str, Any], what: str) -> None:

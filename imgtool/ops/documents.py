@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from imgtool import workers
 from imgtool.digest import Digest
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument
-from imgtool.oci import blob, descriptor, manifest, media
+from imgtool.oci import blob, manifest, media
 
 if TYPE_CHECKING:
+    from imgtool.model import Referred
     from imgtool.oci.manifest import Manifest
     from imgtool.stores import Provider, Store
 
@@ -63,10 +64,13 @@ class Documents:
         self.followed = follow != "labels"
         self.referrers: dict[Typed, Digest] = {}  # to their subjects, of those that were read
         self._known: dict[Typed, Document | None] = {}
+        self._told: set[Typed] = set()  # of these, by their records
         self._kept: dict[str, dict[str, Any]] = {}
         self._new = 0
 
-    def read(self, provider: Provider, digest: str, size: int, kind: str) -> Document | None:
+    def read(
+        self, provider: Provider, digest: str, size: int, kind: str, told: Referred | None = None
+    ) -> Document | None:
         """What the content refers to; None if it is a leaf.
 
         Args:
@@ -74,6 +78,7 @@ class Documents:
             digest: its name.
             size: how many they are.
             kind: what is known of it.
+            told: what its record tells; it is believed where that is of the same kind.
 
         Raises:
             NotFound: `provider` does not have it.
@@ -83,16 +88,24 @@ class Documents:
             return None
         node = digest, kind
         if node not in self._known:
-            kept = self._kept.get(kind, _NOTHING)
-            if digest in kept:
-                document = _thawed(kept[digest])
-            else:
-                document = _read(provider, Digest(digest), kind, size)
-                self._new += 1
+            document = self._find(provider, digest, size, kind, told)
             self._known[node] = document
             if document and document.subject:
                 self.referrers[node] = document.subject
         return self._known[node]
+
+    def _find(
+        self, provider: Provider, digest: str, size: int, kind: str, told: Referred | None
+    ) -> Document | None:
+        if told and kind in (UNKNOWN, told.media_type):
+            self._told.add((digest, kind))
+            return _recorded(told)
+        kept = self._kept.get(kind, _NOTHING)
+        if digest in kept:
+            return _thawed(kept[digest])
+        document = _read(provider, Digest(digest), kind, size)
+        self._new += 1
+        return document
 
     def read_ahead(self, provider: Provider, sizes: Mapping[Digest, int], nodes: Sequence[Typed]) -> None:
         """Have what `read` is going to be asked read by several processes, if it is much.
@@ -131,9 +144,10 @@ class Documents:
 
     def keep(self, store: Store) -> None:
         """Keep what was asked for, for the next gc, if much of it is new."""
-        if self._new > max(_FEW, len(self._known) // 16):
+        if self._new > max(_FEW, (len(self._known) - len(self._told)) // 16):
             kept: dict[str, dict[str, Any]] = {}
-            for (digest, kind), document in self._known.items():
+            for digest, kind in self._known.keys() - self._told:
+                document = self._known[digest, kind]
                 kept.setdefault(kind, {})[digest] = document and _frozen(document)
             store.keep(_CACHE, kept)
 
@@ -196,7 +210,7 @@ def _usual(raw: bytes, kind: str) -> Document | None:
     quoted = text.split('"')[1::2]
     _, *types = (word for word in quoted if "/" in word)
     digests = [word for word in quoted if ":" in word]
-    return _document_of("manifest", digests, [kind_of(type) for type in types], None)
+    return Document("manifest", digests, _kinds(tuple(types)), None)
 
 
 def _read(provider: Provider, digest: Digest, kind: str, size: int) -> Document | None:
@@ -230,21 +244,22 @@ def _read_all(
 
 
 def _document(found: Manifest) -> Document:
-    digests: list[str] = []
-    kinds: list[str] = []
-    todo = [found]
-    while todo:
-        for child in todo.pop().children():
-            kind = kind_of(child.media_type)
-            digests.append(child.digest)
-            kinds.append(kind)
-            inline = descriptor.inline(child)
-            if inline is not None and media.has_children(kind):
-                todo.append(manifest.parse(inline, kind, f"manifest {child.digest}"))
-    name = "index" if media.is_index(found.media_type) else "manifest"
-    return _document_of(name, digests, kinds, found.subject and found.subject.digest)
+    children = [*manifest.referred(found)]
+    digests = [digest for digest, _ in children]
+    kinds = _kinds(tuple(media_type for _, media_type in children))
+    return Document(_called(found.media_type), digests, kinds, found.subject and found.subject.digest)
 
 
-def _document_of(name: str, digests: list[str], kinds: list[str], subject: Digest | None) -> Document:
-    leads_on = any(kind != LEAF for kind in kinds)
-    return Document(name, digests, kinds if leads_on else (), subject)
+def _recorded(told: Referred) -> Document:
+    return Document(_called(told.media_type), told.digests.split(), _kinds(told.types), told.subject)
+
+
+def _called(media_type: str) -> str:
+    return "index" if media.is_index(media_type) else "manifest"
+
+
+@lru_cache
+def _kinds(types: tuple[str, ...]) -> Sequence[str]:
+    """What is known of children with these media types; nothing where all are leaves."""
+    kinds = [*map(kind_of, types)]
+    return kinds if any(kind != LEAF for kind in kinds) else ()

@@ -15,7 +15,7 @@ from imgtool.digest import Digest
 from imgtool.disk import DiskStore, open_store
 from imgtool.disk.check import ERROR, REMARK, Files, Problem, settled
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, NotFound
-from imgtool.model import ContentInfo, Descriptor
+from imgtool.model import ContentInfo, Descriptor, References
 from imgtool.oci import blob, graph, manifest, media
 from imgtool.ops.mark import references
 
@@ -105,6 +105,9 @@ class _Graph:
             problem(REMARK, "content", what=f"label refers to {child}, which is not here")
             for child in self._dead(info.labels)
         ]
+        told = info.references
+        if told and not (document and _tells(told, document)):
+            found.append(problem(ERROR, "content", what="its record tells wrongly what it refers to"))
         labelled = set(references(info.labels))
         for child in document.children() if document else ():
             found += self._wrong(child, partial(Problem, ERROR, "manifest", self._ns, digest), "child")
@@ -166,6 +169,17 @@ class _Graph:
             return None
         except DataLoss:
             return _UNREADABLE
+
+
+def _tells(told: References, document: manifest.Manifest) -> bool:
+    """Whether what a record tells is what the document refers to."""
+    try:
+        children = dict(manifest.referred(document))
+    except InvalidArgument:
+        return False
+    subject = document.subject and document.subject.digest
+    is_index = media.is_index(told.media_type)
+    return (children, subject, document.is_index) == (told.children, told.subject, is_index)
 
 
 def _told(error: ImgtoolError) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 from imgtool.digest import Digest
 from imgtool.errors import FailedPrecondition, InvalidArgument, NotFound
 from imgtool.model import Descriptor, Image, Platform
-from imgtool.oci import graph, media, platforms
+from imgtool.oci import graph, manifest, media, platforms
 from imgtool.oci.graph import Gaps, Node
 from imgtool.oci.layout import Root, find_roots
 from imgtool.ops.sources import Source
@@ -87,7 +87,8 @@ def stage_images(bundle: Bundle, source: Source, wanted: Wanted, land: Land) -> 
                     staged.commits.clear()
                 d = node.descriptor
                 labels = survey.labels(node, present)
-                staged.commits.append(Commit(bundle.take(d), size=d.size, expected=d.digest, labels=labels))
+                told = node.manifest and manifest.references(node.manifest)
+                staged.commits.append(Commit(bundle.take(d), d.size, d.digest, labels, told))
     except BaseException:
         staged.close()
         raise

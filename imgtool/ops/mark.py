@@ -92,7 +92,8 @@ class Space:
     ) -> None:
         self.name = name
         self.content = store.content(name)
-        self.sizes, self.labels = self.content.inventory(on_error=on_error)  # of what is recorded
+        # Of what is recorded.
+        self.sizes, self.labels, self._references = self.content.inventory(on_error=on_error)
         targets = store.images(name).targets(on_error=on_error)
         self.images = {n: targets[n] for n in targets if n not in without} if without else targets
         self.ingests: dict[str, Digest | None] = {}
@@ -292,7 +293,9 @@ class Space:
                     known.add(name)
                     if kind != LEAF or name in leading:
                         new.append(node)
-            self._documents.read_ahead(self.content, self.sizes, new)
+            told = self._references
+            ahead = [node for node in new if node[0] not in told] if told else new
+            self._documents.read_ahead(self.content, self.sizes, ahead)
             step = []
             for node in new:
                 document, following = self._leads_to(node)
@@ -317,7 +320,7 @@ class Space:
         """Read what is not reached, and make edges from subjects to their referrers. Returns the
         referrers whose subject is in `marked`.
 
-        What a document calls a layer is not opened, so documents come first: those that labels tell,
+        What a document calls a layer is not opened, so documents come first: those that records tell,
         then what is small.
         """
         referrers = {  # also those that were read for another namespace
@@ -327,8 +330,7 @@ class Space:
         }
         leaves = set[str]()
         for _, size, digest in sorted(
-            (not any(labelled(self.labels_of(digest), REF)), self.sizes[digest], digest)
-            for digest in self._unreached
+            (not self._is_told_to_refer(digest), self.sizes[digest], digest) for digest in self._unreached
         ):
             if digest not in leaves and (document := self._read_unreached(digest, size)):
                 leaves.update(document.leaves)
@@ -338,6 +340,9 @@ class Space:
         for name, subject in referrers.items():
             self._back.setdefault((subject, UNKNOWN), []).append(((name, UNKNOWN), "subject"))
         return [(name, UNKNOWN) for name, subject in referrers.items() if subject not in new]
+
+    def _is_told_to_refer(self, digest: Digest) -> bool:
+        return digest in self._references or any(labelled(self.labels_of(digest), REF))
 
     def _read_unreached(self, digest: Digest, size: int) -> Document | None:
         try:
@@ -350,7 +355,8 @@ class Space:
 
     def _read(self, digest: str, size: int, kind: str) -> Document | None:
         try:
-            return self._documents.read(self.content, digest, size, kind)
+            told = self._references.get(cast(Digest, digest))
+            return self._documents.read(self.content, digest, size, kind, told)
         except NotFound:
             return None  # removed since it was listed
 

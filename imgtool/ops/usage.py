@@ -20,6 +20,7 @@ from imgtool.ops.mark import BACK, BACK_IMAGE, FLAT_IMAGE, IMAGE, INGEST, Node, 
 from imgtool.ops.retention import NAMESPACE, REPOSITORY
 
 if TYPE_CHECKING:
+    from imgtool.model import Referred
     from imgtool.stores import OnError, Provider, Store
 
 Held = frozenset[Digest]
@@ -173,11 +174,13 @@ class _Tolerant(Documents):
         self._reported: set[str] = set()
         self._on_error = on_error
 
-    def read(self, provider: Provider, digest: str, size: int, kind: str) -> Document | None:
+    def read(
+        self, provider: Provider, digest: str, size: int, kind: str, told: Referred | None = None
+    ) -> Document | None:
         if digest in self.broken:
             return None
         try:
-            return super().read(provider, digest, size, kind)
+            return super().read(provider, digest, size, kind, told)
         except DataLoss as error:
             self.broken.add(digest)
             self.report(digest, error)

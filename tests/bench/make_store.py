@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from imgtool.digest import SHA256, Digest
 from imgtool.disk import open_store
 from imgtool.model import Descriptor, Image
-from imgtool.oci.media import GC_REF
+from imgtool.oci import manifest, media
 from imgtool.stores import Commit, Put, Store
 
 NAMESPACE = "default"
@@ -58,16 +58,16 @@ def images(shape: Shape) -> Iterator[tuple[Image, list[bytes]]]:
         architecture = ("amd64", "arm64")[n % 2]
         config = document(architecture=architecture, os="linux", author=str(n))
         layers = [random.Random(f"{n} {i}").randbytes(shape.size) for i in range(shape.layers)] or [LAYER]
-        manifest = document(
+        top = document(
             schemaVersion=2,
             mediaType=MANIFEST,
             config=entry(CONFIG, config),
             layers=[entry(LAYER_TYPE, layer) for layer in layers],
         )
-        target = Descriptor(MANIFEST, Digest.of(manifest), len(manifest))
+        target = Descriptor(MANIFEST, Digest.of(top), len(top))
         labels = {"env": "dev" if n % 100 else "prod", "team": f"team-{n % 20}"}
         name = f"registry.example/team-{n % 20}/app:{n}"
-        yield Image(name, target, labels), [manifest, config, *layers]
+        yield Image(name, target, labels), [top, config, *layers]
 
 
 def document(**fields: Any) -> bytes:
@@ -85,17 +85,17 @@ def fill(store: Store, shape: Shape) -> None:
     while found := list(islice(left, batch)):
         with ExitStack() as stack:
 
-            def commit(data: bytes, labels: dict[str, str], stack: ExitStack = stack) -> Commit:
+            def commit(data: bytes, stack: ExitStack = stack, **told: Any) -> Commit:
                 writer = stack.enter_context(store.content(NAMESPACE).stage(algorithm=SHA256))
                 writer.write(data)
-                return Commit(writer, labels=labels)
+                return Commit(writer, **told)
 
             commits = {}
-            for _, (manifest, *parts) in found:
-                keys = ["config", *(f"l.{n}" for n in range(len(parts) - 1))]
-                labels = {f"{GC_REF}.{key}": Digest.of(part) for key, part in zip(keys, parts, strict=True)}
-                for data in (*parts, manifest):
-                    commits[Digest.of(data)] = commit(data, labels if data is manifest else {})
+            for _, (top, *parts) in found:
+                commits |= {Digest.of(part): commit(part) for part in parts}
+                parsed = manifest.parse(top, MANIFEST, "manifest")
+                labels = media.gc_labels(parsed.children())
+                commits[Digest.of(top)] = commit(top, labels=labels, references=manifest.references(parsed))
             published = store.publish(NAMESPACE, list(commits.values()), [Put(image) for image, _ in found])
         assert all(isinstance(image, Image) for image in published.images)
 

@@ -6,10 +6,22 @@ import pytest
 
 from imgtool.digest import Digest
 from imgtool.errors import ImgtoolError, InvalidArgument, NotFound
-from imgtool.model import ContentInfo, Lease
-from imgtool.stores import ContentStore, Store
+from imgtool.model import ContentInfo, Lease, References
+from imgtool.stores import Commit, ContentStore, Store
 
 from .things import ABSENT, NS, OTHER, add, begin, image, ticking, unchanged
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+def publish(store: Store, data: bytes, told: References | None = None) -> Digest:
+    """Content with what it refers to."""
+    with store.content(NS).stage(algorithm="sha256") as writer:
+        writer.write(data)
+        writer.finish()
+        return store.publish(NS, [Commit(writer, references=told)]).content[0].digest
 
 
 def labelled(digest: Digest, **labels: str) -> ContentInfo:
@@ -133,15 +145,34 @@ def test_list_is_in_byte_order_of_digests_and_filtered(store: Store, content: Co
 
 
 def test_the_inventory_is_the_list_in_short(store: Store, content: ContentStore) -> None:
-    """It has at least the labels that gc looks for."""
+    """It has at least the labels that gc looks for, and what content refers to where that is told."""
     add(store, b"none")
     add(store, b"other", k="v")
     rooted = add(store, b"root", **{"containerd.io/gc.root": "yes"})
     add(store, b"elsewhere", OTHER)
-    sizes, labels = content.inventory()
+    told = References(MANIFEST, {rooted: LAYER, Digest.of(b"absent"): CONFIG}, Digest.of(b"subject"))
+    document = publish(store, b"document", told)
+    sizes, labels, references = content.inventory()
     assert [*sizes.items()] == [(info.digest, info.size) for info in content.list()]
     assert labels[rooted] == {"containerd.io/gc.root": "yes"}
     assert all(content.info(digest).labels.items() >= told.items() for digest, told in labels.items())
+    assert references == {document: told.referred}
+    assert told.referred == (MANIFEST, f"{rooted} {Digest.of(b'absent')}", (LAYER, CONFIG), told.subject)
+
+
+def test_what_content_refers_to_is_told_once(store: Store, content: ContentStore) -> None:
+    """By who publishes it: the first who knows. Labels come and go beside it."""
+    told = References(MANIFEST, {Digest.of(b"child"): LAYER})
+    digest = publish(store, b"document")
+    assert content.info(digest).references is None
+    created = content.info(digest).created
+    assert publish(store, b"document", told) == digest
+    assert content.info(digest) == content.info(digest)._replace(references=told, created=created)
+    content.update(ContentInfo(digest, 0, {"k": "v"}))
+    publish(store, b"document", References(MANIFEST))
+    publish(store, b"document")
+    info = content.info(digest)
+    assert (info.references, info.labels) == (told, {"k": "v"})
 
 
 def test_a_listing_may_be_acted_on_while_it_goes_on(store: Store, content: ContentStore) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imgtool.digest import Digest
-from imgtool.model import ContentInfo, Descriptor, Image, Lease
+from imgtool.model import ContentInfo, Descriptor, Image, Lease, References
 from imgtool.oci import media
+from imgtool.oci.manifest import detect, parse, references
 from imgtool.stores import Commit, Store
 
 NS = "default"
@@ -24,12 +25,26 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 EMPTY = media.OCI_EMPTY
 
 
-def add(store: Store, data: bytes, namespace: str = NS, labels: Mapping[str, str] | None = None) -> Digest:
+def add(
+    store: Store,
+    data: bytes,
+    namespace: str = NS,
+    labels: Mapping[str, str] | None = None,
+    told: References | None = None,
+) -> Digest:
     """Put `data` into the content of a namespace."""
     with store.content(namespace).stage(algorithm="sha256") as writer:
         writer.write(data)
         writer.finish()
-        return store.publish(namespace, [Commit(writer, labels=labels or {})]).content[0].digest
+        commit = Commit(writer, labels=labels or {}, references=told)
+        return store.publish(namespace, [commit]).content[0].digest
+
+
+def add_told(store: Store, data: bytes, namespace: str = NS) -> Digest:
+    """Put a document into the content, with what it refers to, as ingest does."""
+    media_type = detect(data)
+    assert media_type
+    return add(store, data, namespace, told=references(parse(data, media_type, "document")))
 
 
 def label(store: Store, digest: Digest, labels: Mapping[str, str], namespace: str = NS) -> None:

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from imgtool.digest import ALGORITHMS, Digest
 from imgtool.disk import codec, open_store, records
 from imgtool.errors import DataLoss
-from imgtool.model import SIZE_MAX, ContentInfo, Descriptor, Image, Lease, Namespace, Platform, without_empty
+from imgtool.model import (
+    SIZE_MAX,
+    ContentInfo,
+    Descriptor,
+    Image,
+    Lease,
+    Namespace,
+    Platform,
+    References,
+    without_empty,
+)
 
 NS = "default"
 HEX = "0" * 64
@@ -154,11 +164,15 @@ DESCRIPTORS = st.builds(
     UNKNOWN,
 )
 
+REFERENCES = st.none() | st.builds(
+    References, TEXT, st.dictionaries(DIGESTS, TEXT, max_size=3), st.none() | DIGESTS, UNKNOWN
+)
+
 
 @given(
     st.one_of(
         st.builds(Image, TEXT, DESCRIPTORS, MAPPING, TIMES, TIMES, UNKNOWN),
-        st.builds(ContentInfo, DIGESTS, st.integers(0, SIZE_MAX), MAPPING, TIMES, TIMES, UNKNOWN),
+        st.builds(ContentInfo, DIGESTS, st.integers(0, SIZE_MAX), MAPPING, TIMES, TIMES, UNKNOWN, REFERENCES),
         st.builds(
             Lease,
             TEXT,

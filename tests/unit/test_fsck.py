@@ -25,8 +25,12 @@ from imgtool.disk import DiskStore, log, open_store
 from imgtool.disk.check import ERROR, REMARK, Problem, settled
 from imgtool.errors import DataLoss, ImgtoolError, NotFound
 from imgtool.model import ContentInfo, Descriptor, Image, Lease, Namespace
+from imgtool.oci import media
+from imgtool.oci.manifest import parse, references
 from imgtool.ops import fsck, gc
 from imgtool.stores import Commit, Put
+
+from .gc_world import add, manifest
 
 NS = "default"
 SPACES = NS, "other"
@@ -453,6 +457,24 @@ def test_the_log_is_read_line_by_line(store: DiskStore, root: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < (2 << 20) + size // 4
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("wrong", ["children", "subject", "kind", "no document", "nothing"])
+def test_what_a_record_tells_of_its_bytes_is_compared(store: DiskStore, root: Path, wrong: str) -> None:
+    """Because gc believes it."""
+    top, about = put(store, "layer", b"l"), put(store, "subject", b"s")
+    raw = manifest(top, subject=about)
+    told = references(parse(raw, media.OCI_MANIFEST, "x"))
+    assert told
+    changed = {
+        "children": told._replace(children={}),
+        "subject": told._replace(subject=None),
+        "kind": told._replace(media_type=media.OCI_INDEX),
+    }
+    digest = add(store, b"no" if wrong == "no document" else raw, told=changed.get(wrong, told))
+    what = "its record tells wrongly what it refers to"
+    expected = [] if wrong == "nothing" else [Problem(ERROR, "content", NS, digest, what)]
+    assert problems(root, ERROR) == expected
 
 
 def test_the_manual_tells_every_kind_of_problem() -> None:

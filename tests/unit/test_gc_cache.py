@@ -151,7 +151,7 @@ def test_sizes_and_labels_come_back_as_they_were(store: DiskStore, read_paths: l
     read_paths.clear()
     with store.remembering():
         for namespace, records in zip((NS, OTHER), plain, strict=True):
-            sizes, labels = store.content(namespace).inventory()
+            sizes, labels, _ = store.content(namespace).inventory()
             assert [*sizes.items()] == [(info.digest, info.size) for info in records]
             of_gc = {info.digest: {k: v for k, v in info.labels.items() if k != "k"} for info in records}
             assert labels == {digest: told for digest, told in of_gc.items() if told}

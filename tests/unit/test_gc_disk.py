@@ -29,7 +29,7 @@ from imgtool.ops import gc
 from imgtool.ops.hold import lease_for
 from imgtool.stores import Commit, Garbage, Put
 
-from .gc_world import EXPIRE, NS, REF, ROOT, add, entry, index, manifest, objects, recorded, tag
+from .gc_world import EXPIRE, NS, REF, ROOT, add, add_told, entry, index, manifest, objects, recorded, tag
 
 LONG_AGO = "2001-01-01T00:00:00Z"
 
@@ -233,6 +233,34 @@ def test_of_images_alive_or_dead_only_the_manifests_are_opened(store: DiskStore,
     assert set(watched.opened) == documents
     assert not blobs & set(watched.opened)
     assert all(watched.opened.count(digest) <= 2 for digest in documents)
+
+
+def test_what_records_tell_is_not_opened(store: DiskStore) -> None:
+    """Neither alive nor dead, nor what is about one of them; its damage is for fsck."""
+    tops = []
+    for name in ("kept", "gone"):
+        config, layer = add(store, b'{"of": "%b"}' % name.encode()), add(store, name.encode())
+        top = add_told(store, manifest(config, layer, annotations={"n": name}))
+        outer = add_told(store, index(entry(top, media.OCI_MANIFEST)))
+        about = add_told(store, manifest(add(store, b"{%b}" % name.encode()), subject=outer))
+        tag(store, name, outer, media.OCI_INDEX)
+        tops.append({config, layer, top, outer, about, Digest.of(b"{%b}" % name.encode())})
+        flip(object_path(store, top), 50)
+    kept, gone = tops
+    store.images(NS).delete("gone")
+    watched = Watched(store)
+    assert set(gc.collect(watched).content[NS]) == gone
+    assert objects(store) == kept
+    assert watched.opened == []
+
+
+def test_what_a_record_tells_of_another_type_is_not_believed(store: DiskStore) -> None:
+    """An image says that its target is an index, the record of that says manifest: then the bytes decide."""
+    config, layer = add(store, b"{}"), add(store, b"layer")
+    top = add_told(store, manifest(config, layer))
+    tag(store, "a", top, media.OCI_INDEX)
+    with pytest.raises(DataLoss, match="its descriptor says"):
+        gc.collect(store)
 
 
 def test_by_labels_alone_nothing_is_opened(root: Path, store: DiskStore) -> None:

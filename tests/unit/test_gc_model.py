@@ -34,6 +34,7 @@ from .gc_world import (
     REF_IMAGE,
     ROOT,
     add,
+    add_told,
     entry,
     index,
     label,
@@ -59,12 +60,15 @@ Thing = tuple[str, int | str]
 
 @dataclass(frozen=True)
 class Piece:
-    """Content, and what its bytes refer to: pieces made before it, by number."""
+    """Content, and what its bytes refer to: pieces made before it, by number; and whether its record tells
+    that too.
+    """
 
     data: bytes
     media_type: str = media.OCTETS
     children: frozenset[int] = frozenset()
     subject: int | None = None
+    told: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,9 +182,10 @@ def _pieces(draw: st.DrawFn, made: list[Piece], i: int) -> Piece:
     if kind == "blob":
         return Piece(bytes([i]))
     digests = [Digest.of(made[n].data) for n in children]
+    told = draw(st.booleans())
     if kind == "index":
         entries = [entry(d, made[n].media_type) for d, n in zip(digests, children, strict=True)]
-        return Piece(index(*entries) + b" " * i, media.OCI_INDEX, frozenset(children))
+        return Piece(index(*entries) + b" " * i, media.OCI_INDEX, frozenset(children), told=told)
     subject = draw(st.none() | st.integers(0, i - 1))
     about = None if subject is None else Digest.of(made[subject].data)
     return Piece(
@@ -188,6 +193,7 @@ def _pieces(draw: st.DrawFn, made: list[Piece], i: int) -> Piece:
         media.OCI_MANIFEST,
         frozenset(children),
         subject,
+        told,
     )
 
 
@@ -213,7 +219,7 @@ def lay(store: Store, world: World) -> None:
         for i, lease in enumerate(space.leases):  # one that is past takes no ingest
             store.leases(name).update(Lease(f"l{i}", {EXPIRE: lease.expire}), f"labels.{EXPIRE}")
         for piece in world.pieces:
-            add(store, piece.data, name)
+            (add_told if piece.told else add)(store, piece.data, name)
         for number, labels in space.labels.items():
             label(store, world.digest(number), world.label_texts(labels), name)
         for number in range(len(world.pieces)):

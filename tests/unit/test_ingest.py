@@ -16,7 +16,7 @@ import pytest
 from imgtool.digest import Digest
 from imgtool.disk import DiskStore, open_store
 from imgtool.errors import ImgtoolError, InvalidArgument
-from imgtool.model import Descriptor, Image
+from imgtool.model import Descriptor, Image, References
 from imgtool.oci import media
 from imgtool.ops import sources
 from imgtool.ops.ingest import Ingest
@@ -86,6 +86,19 @@ def test_more_children_than_labels_fit_a_record_are_ingested(store: DiskStore, t
     """A label for each of 9,500 made a record that could not be written, after all had been staged."""
     (tmp_path / "many.tar").write_bytes(archive(9_500))
     assert ingest(store, tmp_path / "many.tar") == (["many"], [])
+
+
+@pytest.mark.parametrize("children", [1, 9_500])
+def test_records_tell_what_documents_refer_to(store: DiskStore, tmp_path: Path, children: int) -> None:
+    """So that gc need not open them."""
+    (tmp_path / "a.tar").write_bytes(archive(children))
+    ingest(store, tmp_path / "a.tar")
+    target = store.images(NS).get("a").target
+    told = {info.digest: info.references for info in store.content(NS).list()}
+    assert told.pop(target.digest) == References(
+        media.OCI_MANIFEST, {Digest.of(b"{}"): media.OCI_EMPTY, Digest.of(b"layer"): LAYER}
+    )
+    assert set(told.values()) == {None}
 
 
 def test_if_absent_ingests_what_is_deleted_meanwhile(

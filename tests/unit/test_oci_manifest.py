@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 
 from imgtool.digest import Digest
 from imgtool.errors import InvalidArgument
+from imgtool.model import References
 from imgtool.oci import media
-from imgtool.oci.manifest import Manifest, detect, parse
+from imgtool.oci.manifest import Manifest, detect, parse, references
 
 
 def entry(n: int, media_type: str = "application/vnd.oci.image.layer.v1.tar") -> dict[str, Any]:
@@ -29,6 +31,13 @@ def refused(document: object, media_type: str = media.OCI_MANIFEST) -> str:
 
 def digests(manifest: Manifest) -> list[str]:
     return [str(d.digest) for d in manifest.children()]
+
+
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+def part(data: bytes, media_type: str = LAYER) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": str(Digest.of(data)), "size": len(data)}
 
 
 IMAGE = {"schemaVersion": 2, "config": entry(0, media.OCI_CONFIG), "layers": [entry(1), entry(2), entry(1)]}
@@ -183,3 +192,32 @@ def test_a_document_says_what_it_is(document: object, found: str | None) -> None
 def test_what_is_no_json_says_nothing() -> None:
     """Most content is not."""
     assert detect(b"\x1f\x8b") is None
+
+
+def test_what_a_record_may_tell_of_a_manifest() -> None:
+    """Each child once, also those of a document inside its descriptor; with the subject."""
+    inner = {"schemaVersion": 2, "config": part(b"{}", media.OCI_CONFIG), "layers": [part(b"l", LAYER)] * 2}
+    raw = json.dumps(inner).encode()
+    data = base64.b64encode(raw).decode()
+    outer = {"schemaVersion": 2, "manifests": [part(raw, media.OCI_MANIFEST) | {"data": data}]}
+    outer["subject"] = part(b"s", media.OCI_MANIFEST)
+    found = parse(json.dumps(outer).encode(), media.OCI_INDEX, "x")
+    assert references(found) == References(
+        media.OCI_INDEX,
+        {Digest.of(raw): media.OCI_MANIFEST, Digest.of(b"{}"): media.OCI_CONFIG, Digest.of(b"l"): LAYER},
+        Digest.of(b"s"),
+    )
+
+
+@pytest.mark.parametrize(("layers", "is_told"), [(400, True), (900, False)])
+def test_of_much_a_record_tells_nothing(layers: int, is_told: bool) -> None:
+    """Reading it would cost what reading the document costs."""
+    many = [part(bytes([n // 256, n % 256]), LAYER) for n in range(layers)]
+    document = {"schemaVersion": 2, "config": part(b"{}", media.OCI_CONFIG), "layers": many}
+    assert bool(references(parse(json.dumps(document).encode(), media.OCI_MANIFEST, "x"))) == is_told
+
+
+def test_of_content_of_two_types_a_record_tells_nothing() -> None:
+    """It has room for one."""
+    document = {"schemaVersion": 2, "config": part(b"{}", media.OCI_CONFIG), "layers": [part(b"{}", LAYER)]}
+    assert references(parse(json.dumps(document).encode(), media.OCI_MANIFEST, "x")) is None
