@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from imgtool.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
     from typing_extensions import Buffer
@@ -116,9 +117,16 @@ def new_hasher(algorithm: str) -> Hasher:
     )
 
 
-def is_digest(text: str) -> bool:
-    """Whether `Digest.parse` takes it."""
-    return _EXACT.fullmatch(text) is not None
+def completing(start: str, rests: Sequence[str]) -> Sequence[str]:
+    """Those of `rests` that make a digest of `start`, which is the begin of one."""
+    if (
+        rests
+        and _EXACT.fullmatch(start + rests[0])
+        and len(set(map(len, rests))) == 1
+        and _HEX.fullmatch("".join(rests))
+    ):
+        return rests
+    return [rest for rest in rests if _EXACT.fullmatch(start + rest)]
 
 
 def _kind(value: object) -> str:

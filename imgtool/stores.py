@@ -610,9 +610,9 @@ class Store(Records, Protocol):
             held: namespace and ref of ingests that a lease holds: those are no litter.
         """
 
-    def remembering(self, *, keep: bool = False) -> AbstractContextManager[None]:
+    def remembering(self, *, keep: bool = False) -> AbstractContextManager[Callable[[], None]]:
         """Inside, what was read once is read again only if it has changed. For gc, which looks at
-        everything twice.
+        everything twice. Gives what may be called when all has been read: it begins to keep that.
 
         Args:
             keep: what this tells of content and objects, but not of images and leases, may be kept for

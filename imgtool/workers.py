@@ -54,11 +54,11 @@ def share(work: Callable[[Sequence[T]], R], items: Sequence[T], least: int) -> l
         return [work(items)] if items else []
     size = -(-len(items) // count)
     own, *others = (items[at : at + size] for at in range(0, len(items), size))
-    workers: list[_Worker] = []
+    workers: list[Worker] = []
     try:
         with suppress(OSError):  # no more processes: what has none is done here
             for part in others:
-                workers.append(_Worker(work, part))
+                workers.append(Worker(work, part))
         results = [work(own)]
         for n, part in enumerate(others):
             data = workers[n].result() if n < len(workers) else None
@@ -69,13 +69,26 @@ def share(work: Callable[[Sequence[T]], R], items: Sequence[T], least: int) -> l
             worker.end()
 
 
+def begin(work: Callable[[], None]) -> Worker | None:
+    """Have a copy of this process do `work` while we go on; None where there can be none.
+
+    Args:
+        work: as for `share`, but that it may change what may be changed twice.
+    """
+    if processes() < 2:
+        return None
+    with suppress(OSError):
+        return Worker(lambda _: work(), None)
+    return None
+
+
 def _has_threads() -> bool:
     """A process with threads must not be copied: a copy has one, and the locks of all."""
     threading = sys.modules.get("threading")
     return threading is not None and threading.active_count() > 1
 
 
-class _Worker:
+class Worker:
     """A copy of this process that works on `part`.
 
     Raises:

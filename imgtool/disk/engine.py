@@ -120,17 +120,20 @@ class Engine:
         self.directories: Remembered | None = None
 
     @contextmanager
-    def remembering(self, *, keep: bool = False) -> Iterator[None]:
+    def remembering(self, *, keep: bool = False) -> Iterator[Callable[[], None]]:
         """See `stores.Store.remembering`."""
         from imgtool.disk.remembered import Remembered
 
-        self._memory, self.directories = {}, Remembered(self.layout)
+        directories = Remembered(self.layout)
+        begin_to_keep = partial(directories.begin_to_keep, self.setup.locking)
+        self._memory, self.directories = {}, directories
         try:
-            yield
+            yield begin_to_keep if keep else _nothing
             if keep:
-                self.directories.keep(self.workspace)
+                directories.keep(self.workspace)
         finally:
             self._memory = self.directories = None
+            directories.close()
 
     def exists(self) -> bool:
         """Whether there is a store."""
@@ -352,6 +355,10 @@ def new_id() -> str:
 
 def _misplaced(path: str, kind: Kind[Any], found: Any) -> DataLoss:
     return DataLoss(f"record '{path}' is of {kind.name} '{kind.key(found)}', whose file has another name")
+
+
+def _nothing() -> None:
+    """What there is to do where nothing is kept."""
 
 
 def collect(on_error: OnError, load: Callable[[str], R | None], arg: str) -> R | None:

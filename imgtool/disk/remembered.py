@@ -9,31 +9,31 @@ content records and objects. Images and leases, from which gc starts, are never 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgtool import workers
 from imgtool.digest import Digest
 from imgtool.disk import cache, read
+from imgtool.disk.workspace import Workspace
 from imgtool.errors import ImgtoolError, InvalidArgument
 from imgtool.model import Referred
 from imgtool.stores import Inventory
 
 if TYPE_CHECKING:
     from imgtool.disk.layout import Layout
-    from imgtool.disk.workspace import Workspace
 
 Start = str
 """How the digests in a directory begin."""
 Columns = list[Any]
-"""What a directory of the fan-out holds, as `cache/` has it: the digests without how they begin, joined; then
-what there is of them.
+"""What a directory of the fan-out holds: the digests without how they begin, joined; their sizes; then what
+else there is of them.
 """
 Look = Callable[[str, Start], tuple[Columns, bool]]
 """Returns what there is in a directory, and whether that is everything."""
-Thaw = Callable[[Sequence[Digest], Columns], Any]
-"""Makes what was looked for of digests and the other columns."""
+Thaw = Callable[[dict[Digest, int], Columns], Any]
+"""Makes what was looked for of digests with their sizes, and the other columns."""
 Usual = tuple[str, str, str, dict[str, str]]
 """What `plain.target` returns."""
 
@@ -62,14 +62,20 @@ class Remembered:
         self._for_now: dict[tuple[str, str], _Kept] = {}
         self._seen: dict[str, _Kept] = {}  # for later too
         self._ahead: dict[str, tuple[read.Identity, Columns, bool]] | None = None
-        self._thawed: dict[Start, tuple[str, Sequence[Digest]]] = {}
+        self._thawed: dict[Start, tuple[str, list[int], dict[Digest, int]]] = {}
         self._new = 0
+        self._keeper: workers.Worker | None = None
 
     @cached_property
-    def _kept(self) -> dict[str, Any]:
+    def _kept(self) -> dict[str, tuple[read.Identity, Columns]]:
         """What the last gc kept."""
-        kept = cache.load(self._layout, _CACHE)
-        return kept if isinstance(kept, dict) else {}
+        with suppress(AttributeError, TypeError, ValueError, LookupError):
+            sizes, directories = cache.load(self._layout, _CACHE)
+            return {
+                key: (tuple(identity), [*sizes[n], *others])
+                for key, (identity, n, *others) in directories.items()
+            }
+        return {}
 
     def for_now(self, directory: str, what: str, look: Callable[[], tuple[Any, bool]]) -> Any:
         """What `look` finds in `directory`, which is asked only if the directory has changed. It is
@@ -99,12 +105,10 @@ class Remembered:
         if identity and before == identity:
             self._new += is_steady
             return self._thaw(key, start, thaw, identity if is_steady else (), columns)
-        kept = self._kept.pop(key, None)
-        if identity and kept is not None:
+        before, columns = self._kept.pop(key, _NOTHING[:2])
+        if identity and before == identity:
             with suppress(AttributeError, TypeError, ValueError, LookupError, InvalidArgument):
-                before, *columns = kept
-                if tuple(before) == identity:
-                    return self._thaw(key, start, thaw, identity, columns)
+                return self._thaw(key, start, thaw, identity, columns)
         looked = read.steadily(directory, partial(look, directory, start))
         self._new += looked.is_steady
         return self._thaw(key, start, thaw, looked.identity if looked.is_steady else (), looked.found)
@@ -114,13 +118,12 @@ class Remembered:
         Args:
             identity: of the directory; none if it is not to be remembered.
         """
-        rests, *others = columns
-        # Most directories of objects hold what the one of records does: then the digests are the same.
-        before, known = self._thawed.get(start, ("", ()))
-        if rests != before:
-            known = digests(start, rests)
-            self._thawed[start] = rests, known
-        found = thaw(known, others)
+        rests, sizes, *others = columns
+        # Most directories of objects hold what the one of records does.
+        known = self._thawed.get(start)
+        if known is None or known[:2] != (rests, sizes):
+            known = self._thawed[start] = rests, sizes, sized(start, rests, sizes)
+        found = thaw(known[2], others)
         if identity:
             self._seen[key] = _Kept(identity, found, columns)
         return found
@@ -147,18 +150,50 @@ class Remembered:
     def _has(self, directory: str) -> bool:
         key, identity = self._key(directory), read.identity(directory)
         seen, kept = self._seen.get(key), self._kept.get(key)
-        if seen and seen.identity == identity:
-            return True
-        return isinstance(kept, list) and bool(kept) and kept[0] == [*identity]
+        return bool(seen and seen.identity == identity) or bool(kept and kept[0] == identity)
 
     def _key(self, directory: str) -> str:
         return directory[len(self._layout.root) + 1 :]
 
+    def begin_to_keep(self, locking: bool) -> None:
+        """Have what is known by now put into `cache/` while we go on, if it is much.
+
+        Args:
+            locking: as for a `Workspace`.
+        """
+        if self._keeper or self._new < 2 * _MANY or not self._is_worth_keeping():
+            return
+
+        def save() -> None:
+            with closing(Workspace(self._layout.tmp, locking=locking)) as workspace:
+                self._save(workspace)
+
+        self._keeper = workers.begin(save)
+
     def keep(self, workspace: Workspace) -> None:
         """Put all that was asked for into `cache/`, if much of it is not there yet."""
-        if cache.is_worth(self._new, len(self._seen)):
-            kept = {key: [seen.identity, *seen.columns] for key, seen in self._seen.items()}
-            cache.save(self._layout, workspace, _CACHE, kept)
+        if not (self._keeper and self._keeper.result()) and self._is_worth_keeping():
+            self._save(workspace)
+
+    def close(self) -> None:
+        """Nothing of it is kept any more."""
+        if self._keeper:
+            self._keeper.end()
+
+    def _is_worth_keeping(self) -> bool:
+        return cache.is_worth(self._new, len(self._seen))
+
+    def _save(self, workspace: Workspace) -> None:
+        sizes: dict[str, tuple[int, list[int]]] = {}  # by the digests
+        directories = {}
+        for key, seen in self._seen.items():
+            rests, own, *others = seen.columns
+            n, known = sizes.setdefault(rests, (len(sizes), own))
+            if known != own:
+                continue  # an object that is not as its record says: let the next gc look
+            directories[key] = [seen.identity, n, *others]
+        pairs = [(rests, own) for rests, (_, own) in sizes.items()]
+        cache.save(self._layout, workspace, _CACHE, [pairs, directories])
 
 
 def _looked(looks: Sequence[tuple[str, Start, Look]]) -> list[tuple[str, read.Identity, Columns, bool]]:
@@ -172,21 +207,22 @@ def _looked(looks: Sequence[tuple[str, Start, Look]]) -> list[tuple[str, read.Id
     return all
 
 
-def digests(start: Start, rests: str) -> Sequence[Digest]:
-    """Those of a first column."""
-    return [Digest(start + rest) for rest in rests.split()]
+def sized(start: Start, rests: str, sizes: Sequence[int]) -> dict[Digest, int]:
+    """The digests and sizes in two columns."""
+    return dict(zip([Digest(start + rest) for rest in rests.split()], sizes, strict=True))
 
 
-def thaw_objects(digests: Sequence[Digest], columns: Columns) -> dict[Digest, int]:
-    (sizes,) = columns
-    return dict(zip(digests, sizes, strict=True))
+def thaw_objects(sizes: dict[Digest, int], columns: Columns) -> dict[Digest, int]:
+    () = columns
+    return sizes
 
 
-def thaw_records(digests: Sequence[Digest], columns: Columns) -> Inventory:
-    sizes, labels, forms, references = columns
+def thaw_records(sizes: dict[Digest, int], columns: Columns) -> Inventory:
+    labels, forms, references = columns
+    digests = [*sizes]
     types = [(own, tuple(others)) for own, *others in forms]
     return Inventory(
-        dict(zip(digests, sizes, strict=True)),
+        sizes,
         {digests[n]: of for n, of in labels},
         {
             digests[n]: Referred(types[form][0], children, types[form][1], subject and Digest(subject))

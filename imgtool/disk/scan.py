@@ -11,7 +11,7 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from imgtool import clock, workers
-from imgtool.digest import Digest, is_digest
+from imgtool.digest import Digest, completing
 from imgtool.disk import plain, read, remembered
 from imgtool.disk.engine import collect
 from imgtool.disk.layout import SUFFIX, inside, is_record
@@ -95,8 +95,8 @@ def _each(directory: str, memory: Remembered | None, look: Look, thaw: Thaw) -> 
         if memory:
             yield memory.for_later(deep, start, look, thaw)
         else:
-            rests, *columns = look(deep, start)[0]
-            yield thaw(remembered.digests(start, rests), columns)
+            rests, sizes, *columns = look(deep, start)[0]
+            yield thaw(remembered.sized(start, rests, sizes), columns)
 
 
 def _directories(directory: str) -> Iterator[tuple[str, Start]]:
@@ -197,7 +197,8 @@ def _recorded(text: str) -> Digest:
 def _objects(directory: str, start: Start) -> tuple[Columns, bool]:
     rests: list[str] = []
     sizes: list[int] = []
-    names = read.branch(directory) if start[-3] == ":" else []  # not two digits: no object is there
+    # Below what is not called by two digits no object is.
+    names = completing(start, read.branch(directory)) if start[-3] == ":" else []
     if not names:
         return ["", sizes], True
     try:
@@ -212,7 +213,7 @@ def _objects(directory: str, start: Start) -> tuple[Columns, bool]:
                 status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            if stat.S_ISREG(status.st_mode) and is_digest(start + name):
+            if stat.S_ISREG(status.st_mode):
                 rests.append(name)
                 sizes.append(status.st_size)
     except OSError as error:

@@ -96,7 +96,7 @@ class DiskStore(DiskRecords):
 
         return sweep.litter(self.engine, held)
 
-    def remembering(self, *, keep: bool = False) -> AbstractContextManager[None]:
+    def remembering(self, *, keep: bool = False) -> AbstractContextManager[Callable[[], None]]:
         return self.engine.remembering(keep=keep)
 
     def recall(self, name: str) -> Any:

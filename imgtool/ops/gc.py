@@ -44,10 +44,10 @@ def collect(store: Store, *, dry_run: bool = False) -> Garbage:
         Unavailable: others do not stop changing the store; nothing was removed.
     """
     documents = Documents(store.settings.follow)
-    with _no_cycles(), store.remembering(keep=not dry_run):
+    with _no_cycles(), store.remembering(keep=not dry_run) as all_is_read:
         documents.recall(store)
         looked = store.looking()
-        found = _look(store, documents)
+        found = _look(store, documents, all_is_read=all_is_read)
         if dry_run:
             return found.garbage
         if any(found.garbage):
@@ -89,13 +89,16 @@ def _look(
     documents: Documents,
     without: Collection[tuple[str, str]] = (),
     before: _Look | None = None,
+    all_is_read: Callable[[], None] = lambda: None,
 ) -> _Look:
     """
     Args:
         before: an earlier look at the same; if nothing is different, its answer still holds.
+        all_is_read: called when it is, before anything is made of it.
     """
     found = spaces(store, documents=documents, without=without)
     objects = dict(store.objects())
+    all_is_read()
     for space in found:
         space.compare(objects)
     litter = store.litter(frozenset((space.name, ref) for space in found for ref in space.held))

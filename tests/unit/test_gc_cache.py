@@ -227,7 +227,7 @@ def test_what_is_young_and_stamped_is_remembered(
     monkeypatch.setattr(read, "_SETTLED", 60_000_000_000)
     kept = image(store, "a")
     gc.collect(store)
-    saved = cache.load(store.engine.layout, DIRECTORIES)
+    _, saved = cache.load(store.engine.layout, DIRECTORIES)
     assert len(saved) == len(kept)
     assert all(directory.startswith("namespaces/") for directory in saved)
     (record,) = root.glob(f"namespaces/*/content/*/*/{min(kept)[9:]}.toml")
