@@ -90,12 +90,17 @@ class Image(NamedTuple):
 
 
 class Referred(NamedTuple):
-    """`References`, as gc needs them: the digests of the children, joined by spaces, and as many types."""
+    """`References`, as gc needs them: the digests of the children, joined by spaces, and as many types.
+
+    `labelled`: the record's labels for gc (`containerd.io/gc.ref.content…`) tell of the very same children,
+    and nothing else.
+    """
 
     media_type: str
     digests: str
     types: tuple[str, ...]
     subject: Digest | None
+    labelled: bool = False
 
 
 class References(NamedTuple):

@@ -14,6 +14,7 @@ from imgtool.errors import InvalidArgument
 
 DEFAULT_NAMESPACE = "default"
 GC_LABELS = "containerd.io/gc."
+GC_REF = f"{GC_LABELS}ref.content"
 """How the labels begin that are for gc."""
 EXPIRE = f"{GC_LABELS}expire"
 """The label of a lease or an image that tells, in RFC 3339, after what time gc may remove it."""
@@ -115,6 +116,11 @@ def check_labels(labels: Mapping[str, str], *, limited: bool = True) -> None:
             raise InvalidArgument(
                 f"label '{key[:64]}' has {size} bytes with its value, at most {_LABEL_MAX} fit"
             )
+
+
+def is_label_of(label: str, key: str) -> bool:
+    """Whether `label` is `key`, `key.…` or `key/…`, which mean the same to gc."""
+    return label.startswith(key) and label[len(key) : len(key) + 1] in ("", ".", "/")
 
 
 def for_gc(labels: Mapping[str, str]) -> dict[str, str]:

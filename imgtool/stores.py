@@ -73,7 +73,9 @@ class Inventory(NamedTuple):
 
     sizes: dict[Digest, int]
     labels: dict[Digest, Mapping[str, str]]
-    """Of those that have labels for gc (`containerd.io/gc.`): these labels, and maybe others."""
+    """Of those that have labels for gc (`containerd.io/gc.`): these labels, and maybe others. Where they are
+    as `Referred.labelled` says, they are left out.
+    """
     references: dict[Digest, Referred]
     """Of those whose record tells what they refer to."""
 

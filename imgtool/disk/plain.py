@@ -32,7 +32,7 @@ _LABELS = re.compile(rf"^{_KEY} = {_TEXT}\n", re.MULTILINE)
 _CHILDREN = re.compile(rf"^{_DIGEST} = {_TEXT}\n", re.MULTILINE)
 
 Referred = tuple[str, str, tuple[str, ...], str | None]
-"""The fields of `stores.Referred`."""
+"""The first fields of `model.Referred`."""
 
 
 def image(data: bytes) -> Image | None:

@@ -225,7 +225,9 @@ def thaw_records(sizes: dict[Digest, int], columns: Columns) -> Inventory:
         sizes,
         {digests[n]: of for n, of in labels},
         {
-            digests[n]: Referred(types[form][0], children, types[form][1], subject and Digest(subject))
-            for n, form, children, subject in references
+            digests[n]: Referred(
+                types[form][0], children, types[form][1], subject and Digest(subject), labelled
+            )
+            for n, form, children, subject, labelled in references
         },
     )

@@ -18,7 +18,7 @@ from imgtool.disk.layout import SUFFIX, inside, is_record
 from imgtool.disk.remembered import Columns, Look, Remembered, Start, Thaw, Usual
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, from_oserror
 from imgtool.model import ContentInfo, Image, Target
-from imgtool.names import for_gc, name_of_file
+from imgtool.names import GC_REF, for_gc, is_label_of, name_of_file
 from imgtool.stores import Inventory
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _records(load: Load, on_error: OnError, directory: str, start: Start) -> tup
     rests: list[str] = []
     sizes: list[int] = []
     labels: list[tuple[int, Mapping[str, str]]] = []
-    references: list[tuple[int, int, str, str | None]] = []
+    references: list[tuple[int, int, str, str | None, bool]] = []
     forms: dict[tuple[str, ...], int] = {}  # own media type and those of the children: many have the same
     is_whole = True
     records = [entry for entry in read.branch(directory) if is_record(entry)]
@@ -126,16 +126,22 @@ def _records(load: Load, on_error: OnError, directory: str, start: Start) -> tup
                 is_whole = False
                 continue
             size, told = info.size, for_gc(info.labels)
-            referred = info.references and info.references.referred
-        if told:
+            referred = info.references and info.references.referred[:4]
+        is_labelled = referred is not None and bool(told) and _are_labels_of(referred[1], told)
+        if told and not is_labelled:
             labels.append((len(rests), told))
         if referred:
             media_type, digests, types, subject = referred
             form = forms.setdefault((media_type, *types), len(forms))
-            references.append((len(rests), form, digests, subject))
+            references.append((len(rests), form, digests, subject, is_labelled))
         rests.append(rest)
         sizes.append(size)
     return [" ".join(rests), sizes, labels, list(forms), references], is_whole
+
+
+def _are_labels_of(digests: str, labels: Mapping[str, str]) -> bool:
+    """Whether labels tell of these children, and of nothing else."""
+    return set(labels.values()) == set(digests.split()) and all(is_label_of(key, GC_REF) for key in labels)
 
 
 def _targets(

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from imgtool.digest import Digest
 from imgtool.errors import InvalidArgument
 from imgtool.model import Descriptor
+from imgtool.names import GC_REF
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -30,7 +31,6 @@ DOCKER_SCHEMA1 = frozenset(
 )
 OCTETS = "application/octet-stream"
 
-GC_REF = "containerd.io/gc.ref.content"
 # On a referrer, by the digest of its subject: the back reference of containerd 2.x.
 SUBJECT_LABEL = "containerd.io/gc.bref.content.subject"
 SUBJECT = "io.containerd.manifest.subject"  # annotation of a descriptor that is a referrer

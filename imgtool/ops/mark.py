@@ -11,14 +11,14 @@ As in containerd an edge may lead to what is not there; what refers back to that
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.errors import DataLoss, InvalidArgument, NotFound
 from imgtool.model import EMPTY
-from imgtool.names import GC_LABELS, is_expired, is_past
-from imgtool.oci import media
+from imgtool.names import GC_LABELS, GC_REF, for_gc, is_expired, is_label_of, is_past
 from imgtool.ops.documents import LEAF, UNKNOWN, Document, Documents, kind_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ROOT = "containerd.io/gc.root"
 FLAT_LABEL = "containerd.io/gc.flat"
-REF = media.GC_REF
+REF = GC_REF
 REF_IMAGE = "containerd.io/gc.ref.image"
 BACK = "containerd.io/gc.bref.content"
 BACK_IMAGE = "containerd.io/gc.bref.image"
@@ -146,7 +146,8 @@ class Space:
             return self._edges_of_others(name, kind)
         document = self._document(name, kind)
         children = [(child, document.name) for child in document.children] if document else []
-        return [*self._back.get((name, UNKNOWN), ()), *children, *self._labelled_edges(name, document)]
+        labels = self.labels.get(cast(Digest, name)) if document else self.labels_of(name)
+        return [*self._back.get((name, UNKNOWN), ()), *children, *_labelled_edges(labels, document)]
 
     def _leads_to(self, node: Node) -> tuple[Document | None, list[Node]]:
         """As `edges`, without what makes them, and with the document instead of those that it makes."""
@@ -158,26 +159,20 @@ class Space:
         if kind in _NOT_FOLLOWED:
             return None, [following for following, _ in self._edges_of_others(name, kind)]
         document = self._document(name, kind)
-        edges = self._labelled_edges(name, document)
+        told = None if document else self._references.get(cast(Digest, name))
+        if told and told.labelled:
+            following = [(digest, UNKNOWN) for digest in told.digests.split()]
+        else:
+            edges = _labelled_edges(self.labels.get(cast(Digest, name)), document)
+            following = [child for child, _ in edges]
         if self._back:
-            edges += self._back.get((name, UNKNOWN), ())
-        return document, [following for following, _ in edges] if edges else []
+            following += (child for child, _ in self._back.get((name, UNKNOWN), ()))
+        return document, following
 
     def _document(self, name: str, kind: str) -> Document | None:
         """What is recorded, and known as `kind`, if it is a document."""
         size = self.sizes.get(cast(Digest, name))
         return None if size is None else self._read(name, size, kind)
-
-    def _labelled_edges(self, name: str, document: Document | None) -> list[Edge]:
-        """What the labels of content tell that its document does not."""
-        labels = self.labels.get(cast(Digest, name))
-        if not labels or (document and document.digests == [*labels.values()]):
-            return []
-        told = set(document.digests) if document else set()
-        if told.issuperset(labels.values()):
-            return []
-        more = {key: value for key, value in labels.items() if value not in told}
-        return [(child, key) for key, child in referred(more, REF, REF_IMAGE)]
 
     def _edges_of_others(self, name: str, kind: str) -> list[Edge]:
         if kind == INGEST:
@@ -203,6 +198,7 @@ class Space:
             self.name == other.name
             and self.sizes == other.sizes
             and self.labels == other.labels
+            and self._references == other._references
             and self.images == other.images
             and self.ingests == other.ingests
             and self.roots == other.roots
@@ -230,6 +226,7 @@ class Space:
             except NotFound:
                 del self.sizes[digest]
                 self.labels.pop(digest, None)
+                self._references.pop(digest, None)
             except DataLoss as error:
                 if report is None:
                     raise
@@ -263,24 +260,33 @@ class Space:
         document = self._documents.known((digest, UNKNOWN))
         if document:
             yield from document.digests
-        yield from (value for _, value in labelled(self.labels_of(digest), REF))
+        told = self._references.get(cast(Digest, digest))
+        if told and told.labelled:
+            yield from () if document else told.digests.split()
+        else:
+            yield from (value for _, value in labelled(self.labels_of(digest), REF))
 
     def subjects(self, digest: str) -> Iterator[str]:
         """The content that what is not `followed` would live with, once `mark` has looked at it."""
         document = self._documents.known((digest, UNKNOWN))
         if document and document.subject:
             yield document.subject
-        yield from (value for _, value in labelled(self.labels_of(digest), BACK))
+        yield from (value for _, value in labelled(self.labels.get(cast(Digest, digest), EMPTY), BACK))
 
     def labels_of(self, digest: str) -> Mapping[str, str]:
         """Those labels of content that are for gc; none where it is not recorded."""
+        told = self._references.get(cast(Digest, digest))
+        if told and told.labelled:
+            with suppress(NotFound):  # removed since it was listed
+                return for_gc(self.content.info(Digest(digest)).labels)
         return self.labels.get(cast(Digest, digest), EMPTY)
 
     def _walk(self, starts: Iterable[Node], marked: Marked | None = None) -> Marked:
         """Add to `marked` all that `starts` lead to, and themselves: step by step away from them."""
         marked = {} if marked is None else marked
         leaves = marked.setdefault(LEAF, set())
-        leading = {*self.labels, *(name for name, _ in self._back)}  # more than a leaf does
+        labelled = (digest for digest, told in self._references.items() if told.labelled)
+        leading = {*self.labels, *labelled, *(name for name, _ in self._back)}  # more than a leaf does
         step = list(starts)
         while step:
             new = []
@@ -410,6 +416,17 @@ def _content(marked: Marked, without: Collection[str]) -> set[str]:
     return set().union(*(names for kind, names in marked.items() if kind not in without))
 
 
+def _labelled_edges(labels: Mapping[str, str] | None, document: Document | None) -> list[Edge]:
+    """What the labels of content tell that its document does not."""
+    if not labels or (document and document.digests == [*labels.values()]):
+        return []
+    told = set(document.digests) if document else set()
+    if told.issuperset(labels.values()):
+        return []
+    more = {key: value for key, value in labels.items() if value not in told}
+    return [(child, key) for key, child in referred(more, REF, REF_IMAGE)]
+
+
 def references(labels: Mapping[str, str], key: str = REF) -> Iterator[Digest]:
     """The digests in the labels `key`, `key.…` and `key/…`; what is no digest names nothing that there is."""
     for _, value in labelled(labels, key):
@@ -434,7 +451,4 @@ def _only_refers(labels: Mapping[str, str]) -> bool:
 
 def labelled(labels: Mapping[str, str], key: str) -> Iterator[tuple[str, str]]:
     """The labels `key`, `key.…` and `key/…`."""
-    end = len(key)
-    for name, value in labels.items():
-        if name.startswith(key) and name[end : end + 1] in ("", ".", "/"):
-            yield name, value
+    return ((label, value) for label, value in labels.items() if is_label_of(label, key))

@@ -7,6 +7,7 @@ import pytest
 from imgtool.digest import Digest
 from imgtool.errors import ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import ContentInfo, Lease, References
+from imgtool.names import GC_REF, for_gc
 from imgtool.stores import Commit, ContentStore, Store
 
 from .things import ABSENT, NS, OTHER, add, begin, image, ticking, unchanged
@@ -151,13 +152,48 @@ def test_the_inventory_is_the_list_in_short(store: Store, content: ContentStore)
     rooted = add(store, b"root", **{"containerd.io/gc.root": "yes"})
     add(store, b"elsewhere", OTHER)
     told = References(MANIFEST, {rooted: LAYER, Digest.of(b"absent"): CONFIG}, Digest.of(b"subject"))
-    document = publish(store, b"document", told)
+    document, labelled = publish(store, b"document", told), publish(store, b"labelled", told)
+    for n, child in enumerate(told.children):
+        content.update(ContentInfo(labelled, 0, {f"{GC_REF}.l.{n}": child}), f"labels.{GC_REF}.l.{n}")
     sizes, labels, references = content.inventory()
     assert [*sizes.items()] == [(info.digest, info.size) for info in content.list()]
     assert labels[rooted] == {"containerd.io/gc.root": "yes"}
-    assert all(content.info(digest).labels.items() >= told.items() for digest, told in labels.items())
-    assert references == {document: told.referred}
-    assert told.referred == (MANIFEST, f"{rooted} {Digest.of(b'absent')}", (LAYER, CONFIG), told.subject)
+    assert all(content.info(digest).labels.items() >= of.items() for digest, of in labels.items())
+    assert told.referred[:3] == (MANIFEST, f"{rooted} {Digest.of(b'absent')}", (LAYER, CONFIG))
+    assert told.referred[3:] == (told.subject, False)
+    assert references == {
+        document: told.referred,
+        labelled: told.referred._replace(labelled=labelled not in labels),
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "are_left_out"),
+    [
+        ({f"{GC_REF}.l.0": b"a", f"{GC_REF}/config": b"b"}, True),
+        ({GC_REF: b"a", f"{GC_REF}.m": b"b", "k": b"b"}, True),
+        ({f"{GC_REF}.0": b"a", f"{GC_REF}.1": b"b", f"{GC_REF}.2": b"a"}, True),
+        ({f"{GC_REF}.0": b"a"}, False),
+        ({f"{GC_REF}.0": b"a", f"{GC_REF}.1": b"b", f"{GC_REF}.2": b"c"}, False),
+        ({f"{GC_REF}.0": b"a", f"{GC_REF}s": b"b"}, False),
+        ({f"{GC_REF}.0": b"a", f"{GC_REF}.1": b"b", "containerd.io/gc.root": b"a"}, False),
+        ({f"{GC_REF}.0": b"a", "containerd.io/gc.bref.content": b"b"}, False),
+        ({"k": b"a", "l": b"b"}, False),
+    ],
+)
+def test_the_inventory_has_labels_that_say_more_than_the_bytes(
+    store: Store, content: ContentStore, labels: dict[str, bytes], are_left_out: bool
+) -> None:
+    """A store may leave out those that tell of the very same children, if it says so."""
+    told = References(MANIFEST, {Digest.of(b"a"): LAYER, Digest.of(b"b"): CONFIG})
+    digest = publish(store, b"document", told)
+    content.update(ContentInfo(digest, 0, {key: Digest.of(value) for key, value in labels.items()}))
+    _, found, references = content.inventory()
+    if references[digest].labelled:
+        assert are_left_out
+        assert digest not in found
+    else:
+        assert for_gc(found.get(digest, {})) == for_gc(content.info(digest).labels)
 
 
 def test_what_content_refers_to_is_told_once(store: Store, content: ContentStore) -> None:

@@ -22,6 +22,7 @@ from imgtool.disk import codec, log, open_store
 from imgtool.disk.check import ERROR, REMARK
 from imgtool.errors import DataLoss
 from imgtool.model import Descriptor, Image, Lease
+from imgtool.names import GC_REF
 from imgtool.oci import media
 from imgtool.ops import fsck, gc
 from imgtool.stores import Commit, Put
@@ -64,7 +65,7 @@ def _make(root: Path) -> None:
         for data, labels in (
             (layer, {}),
             (b"{}", {}),
-            (manifest, {f"{media.GC_REF}.l.0": str(Digest.of(layer))}),
+            (manifest, {f"{GC_REF}.l.0": str(Digest.of(layer))}),
         ):
             writer = content.stage(algorithm="sha256")
             writer.write(data)

@@ -122,7 +122,7 @@ def test_what_gc_reads_at_once_is_part_of_it(body: bytes, extra: bytes) -> None:
     image, content = plain.image(data), plain.content(data)
     told = image and (image.name, image.target.digest, image.target.media_type, for_gc(image.labels))
     assert plain.target(data) == told
-    referred = content and content.references and content.references.referred
+    referred = content and content.references and content.references.referred[:4]
     assert plain.size(data) == (content and (content.digest, content.size, for_gc(content.labels), referred))
 
 

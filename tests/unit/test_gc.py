@@ -25,12 +25,14 @@ from .gc_world import (
     BACK_IMAGE,
     EXPIRE,
     FLAT,
+    LAYER,
     NS,
     OTHER,
     REF,
     REF_IMAGE,
     ROOT,
     add,
+    add_told,
     entry,
     hold,
     index,
@@ -372,6 +374,18 @@ def test_an_image_without_labels_keeps_all_its_parts(store: Store) -> None:
     assert len(recorded(store)) == 8
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_manifest_that_is_called_a_layer_keeps_what_its_labels_name(store: Store, labelled: bool) -> None:
+    """It is not opened, nor is what its record tells of its bytes; labels count whatever it is."""
+    config, layer = add(store, b"{}"), add(store, b"layer")
+    top = add_told(store, manifest(config, layer))
+    if labelled:
+        label(store, top, {f"{REF}.config": config, f"{REF}.l.0": layer})
+    tag(store, "a", add(store, manifest(add(store, b"config"), top)), media.OCI_MANIFEST)
+    dead = gc.collect(store).content.get(NS, [])
+    assert set(dead) == (set() if labelled else {config, layer})
+
+
 def test_an_artifact_keeps_its_blobs(store: Store) -> None:
     """The manifest of image-spec's release candidates has no config and calls its layers blobs."""
     blob = add(store, b"blob")
@@ -512,6 +526,20 @@ def test_by_labels_alone_children_without_a_label_go(labels_only: Store) -> None
     tag(labels_only, "a", top, media.OCI_MANIFEST)
     assert set(gc.collect(labels_only).content[NS]) == {layer, referrer}
     assert recorded(labels_only) == {top, config, labelled}
+
+
+@pytest.mark.parametrize("called", [media.OCI_MANIFEST, LAYER, OCTETS])
+def test_by_labels_alone_what_a_record_tells_counts_as_far_as_it_is_labelled(
+    labels_only: Store, called: str
+) -> None:
+    """Whatever the content is called."""
+    parts = [add(labels_only, bytes([n])) for n in range(4)]
+    whole, half = (add_told(labels_only, manifest(*parts[n : n + 2])) for n in (0, 2))
+    label(labels_only, whole, {f"{REF}.config": parts[0], f"{REF}.l.0": parts[1]})
+    label(labels_only, half, {f"{REF}.l.0": parts[3]})
+    tag(labels_only, "whole", whole, called)
+    tag(labels_only, "half", half, called)
+    assert set(gc.collect(labels_only).content[NS]) == {parts[2]}
 
 
 def test_by_labels_alone_no_manifest_is_read(labels_only: Store) -> None:
