@@ -30,7 +30,7 @@ from typing import Any
 from blake3 import blake3
 
 Record = dict[str, Any]
-Document = tuple[str, bytes, dict[str, str]]  # media type, bytes, labels
+Document = tuple[str, bytes, dict[str, str], dict[str, str]]  # media type, bytes, labels, children
 
 ESCAPED = re.compile('[\x00-\x08\x0a-\x1f"\\\\\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]')
 SHORT = {"\b": "\\b", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
@@ -316,11 +316,13 @@ class Store:
         """Publish content, and an image of the last one with the labels that are given."""
         objects, new = {}, {}
         target: Record = {}
-        for media_type, data, references in documents:
+        for media_type, data, references, children in documents:
             digest = "sha256:" + hashlib.sha256(data).hexdigest()
             objects[digest] = self.temporary(data)
             record: Record = {"schema": 1, "digest": digest, "size": len(data)}
             new["content", digest] = with_labels({**record, "created": now(), "updated": now()}, references)
+            if children:
+                new["content", digest]["references"] = {"mediaType": media_type, "children": children}
             target = {"mediaType": media_type, "digest": digest, "size": len(data)}
         with self.changing(ns):
             for kind, digest in new:
@@ -428,7 +430,11 @@ def manifest(layer: bytes) -> list[Document]:
         "containerd.io/gc.ref.content.config": digests[0],
         "containerd.io/gc.ref.content.l.0": digests[1],
     }
-    return [*((t, data, {}) for t, data in parts), (kind, json.dumps(document).encode(), references)]
+    children = {digest: kind for digest, (kind, _) in zip(digests, parts, strict=True)}
+    return [
+        *((t, data, {}, {}) for t, data in parts),
+        (kind, json.dumps(document).encode(), references, children),
+    ]
 
 
 def main(root: str, verb: str, ns: str, *rest: str) -> None:
@@ -439,7 +445,7 @@ def main(root: str, verb: str, ns: str, *rest: str) -> None:
             name, path, *words = rest
             with open(path, "rb") as file:
                 given = dict(word.split("=", 1) for word in words)
-                print(store.put(ns, name, [("text/plain", file.read(), {})], given))
+                print(store.put(ns, name, [("text/plain", file.read(), {}, {})], given))
         elif verb == "manifest":
             print(store.put(ns, rest[0], manifest(rest[1].encode()), {}))
         elif verb == "delete":
@@ -455,7 +461,7 @@ def main(root: str, verb: str, ns: str, *rest: str) -> None:
         elif verb == "churn":
             for i in range(int(rest[0])):
                 store.put(ns, f"churn-{i % 3}", manifest(b"layer %d" % (i % 5)), {})
-                store.put(ns, f"kept-{i}", [("text/plain", b"kept %d" % i, {})], {})
+                store.put(ns, f"kept-{i}", [("text/plain", b"kept %d" % i, {}, {})], {})
                 store.delete(ns, f"churn-{(i + 1) % 3}")
         else:
             sys.exit(__doc__)
