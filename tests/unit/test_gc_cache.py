@@ -159,6 +159,18 @@ def test_sizes_and_labels_come_back_as_they_were(store: DiskStore, read_paths: l
     assert read_paths == []
 
 
+def test_an_object_that_is_not_as_its_record_says_comes_back_as_it_is(store: DiskStore, root: Path) -> None:
+    """Sizes that records and objects have in common are kept once."""
+    digest, other = add(store, b"whole"), add(store, b"other")
+    (path,) = root.glob(f"objects/*/*/{digest.encoded[2:]}")
+    path.chmod(0o600)
+    path.write_bytes(b"cut")
+    for _ in range(2):
+        with store.remembering(keep=True):
+            assert store.content(NS).inventory().sizes == {digest: 5, other: 5}
+            assert dict(store.objects()) == {digest: 3, other: 5}
+
+
 @pytest.mark.parametrize("name", [DIRECTORIES, DOCUMENTS])
 @pytest.mark.parametrize("damage", ["cut", "flip", "other", "empty", "nonsense", "link"])
 def test_a_damaged_cache_is_none(store: DiskStore, root: Path, name: str, damage: str) -> None:
