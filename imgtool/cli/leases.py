@@ -118,7 +118,7 @@ def labels_of(words: Sequence[str], expiration: str | None, *, flat: bool = Fals
     if expiration is None and EXPIRE not in labels:
         labels[EXPIRE] = format_time(wall() + HELD_FOR)
     if flat:
-        from imgtool.ops.mark import FLAT_LABEL
+        from imgtool.ops.labels import FLAT_LABEL
 
         labels[FLAT_LABEL] = "true"
     return without_empty(labels)

@@ -17,7 +17,7 @@ from imgtool.disk.check import ERROR, REMARK, Files, Problem, settled
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import ContentInfo, Descriptor, References
 from imgtool.oci import blob, graph, manifest, media
-from imgtool.ops.mark import references
+from imgtool.ops.labels import references
 
 __all__ = ["ERROR", "REMARK", "Problem", "check"]
 

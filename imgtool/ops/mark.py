@@ -16,24 +16,27 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.errors import DataLoss, InvalidArgument, NotFound
+from imgtool.errors import DataLoss, NotFound
 from imgtool.model import EMPTY
-from imgtool.names import GC_LABELS, GC_REF, for_gc, is_expired, is_label_of, is_past
+from imgtool.names import for_gc, is_expired, is_past
 from imgtool.ops.documents import LEAF, UNKNOWN, Document, Documents, kind_of
+from imgtool.ops.labels import (
+    BACK,
+    BACK_IMAGE,
+    FLAT_LABEL,
+    IMAGE,
+    REF,
+    REF_IMAGE,
+    ROOT,
+    labelled,
+    only_refers,
+    referred,
+)
 
 if TYPE_CHECKING:
     from imgtool.stores import OnError, Store
 
-ROOT = "containerd.io/gc.root"
-FLAT_LABEL = "containerd.io/gc.flat"
-REF = GC_REF
-REF_IMAGE = "containerd.io/gc.ref.image"
-BACK = "containerd.io/gc.bref.content"
-BACK_IMAGE = "containerd.io/gc.bref.image"
-_REFERS = "containerd.io/gc.ref."
-
 # What a node is, where it is no content that is followed.
-IMAGE = "image"
 INGEST = "ingest"
 FLAT = "flat"
 FLAT_IMAGE = "flat image"
@@ -114,7 +117,7 @@ class Space:
             if image.labels:
                 self._refers_back(node, image.labels)
         for digest, labels in self.labels.items():
-            if not _only_refers(labels):
+            if not only_refers(labels):
                 node = digest, UNKNOWN
                 self._refers_back(node, labels)
                 self.roots += (Root("label", key, node) for key, _ in labelled(labels, ROOT))
@@ -425,30 +428,3 @@ def _labelled_edges(labels: Mapping[str, str] | None, document: Document | None)
         return []
     more = {key: value for key, value in labels.items() if value not in told}
     return [(child, key) for key, child in referred(more, REF, REF_IMAGE)]
-
-
-def references(labels: Mapping[str, str], key: str = REF) -> Iterator[Digest]:
-    """The digests in the labels `key`, `key.…` and `key/…`; what is no digest names nothing that there is."""
-    for _, value in labelled(labels, key):
-        try:
-            yield Digest.parse(value)
-        except InvalidArgument:
-            continue
-
-
-def referred(labels: Mapping[str, str], content: str, image: str) -> Iterator[tuple[str, Node]]:
-    """The labels that refer, and what to: content by the key `content`, images by the key `image`."""
-    for key, value in labelled(labels, content):
-        yield key, (value, UNKNOWN)
-    for key, value in labelled(labels, image):
-        yield key, (value, IMAGE)
-
-
-def _only_refers(labels: Mapping[str, str]) -> bool:
-    """Whether no label makes a root or a back reference, as those of most manifests."""
-    return all(key.startswith(_REFERS) or not key.startswith(GC_LABELS) for key in labels)
-
-
-def labelled(labels: Mapping[str, str], key: str) -> Iterator[tuple[str, str]]:
-    """The labels `key`, `key.…` and `key/…`."""
-    return ((label, value) for label, value in labels.items() if is_label_of(label, key))

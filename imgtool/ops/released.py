@@ -16,21 +16,8 @@ from imgtool.errors import NotFound
 from imgtool.model import ContentInfo, Image, Lease, Namespace
 from imgtool.names import expiry
 from imgtool.ops.documents import UNKNOWN
-from imgtool.ops.mark import (
-    BACK,
-    BACK_IMAGE,
-    FLAT,
-    FLAT_IMAGE,
-    FLAT_LABEL,
-    IMAGE,
-    REF,
-    REF_IMAGE,
-    ROOT,
-    Node,
-    Space,
-    labelled,
-    referred,
-)
+from imgtool.ops.labels import BACK, BACK_IMAGE, FLAT_LABEL, IMAGE, REF, REF_IMAGE, ROOT, labelled, referred
+from imgtool.ops.mark import FLAT, FLAT_IMAGE, Node, Space
 from imgtool.stores import Entry, Store
 
 _Record = Image | ContentInfo | Lease

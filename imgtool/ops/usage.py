@@ -16,7 +16,8 @@ from imgtool.digest import Digest
 from imgtool.errors import DataLoss, ImgtoolError
 from imgtool.oci.references import repository_of
 from imgtool.ops.documents import Document, Documents
-from imgtool.ops.mark import BACK, BACK_IMAGE, FLAT_IMAGE, IMAGE, INGEST, Node, Space, spaces
+from imgtool.ops.labels import BACK, BACK_IMAGE, IMAGE
+from imgtool.ops.mark import FLAT_IMAGE, INGEST, Node, Space, spaces
 from imgtool.ops.retention import NAMESPACE, REPOSITORY
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from imgtool.digest import Digest
 from imgtool.errors import NotFound
 from imgtool.ops import released
-from imgtool.ops.mark import FLAT, FLAT_IMAGE, IMAGE, INGEST, REF, Node, Root, Space, labelled, spaces
+from imgtool.ops.labels import IMAGE, REF, labelled
+from imgtool.ops.mark import FLAT, FLAT_IMAGE, INGEST, Node, Root, Space, spaces
 from imgtool.stores import Store
 
 KEPT = "kept"

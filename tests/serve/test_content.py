@@ -14,7 +14,7 @@ import pytest
 
 from imgtool.digest import BLAKE3, Digest
 from imgtool.model import Lease
-from imgtool.ops.mark import ROOT
+from imgtool.ops.labels import ROOT
 from imgtool.serve.local import readers
 from imgtool.serve.local.content import CHUNK
 from imgtool.serve.proto import content_pb2 as pb

@@ -20,7 +20,7 @@ from imgtool.memory import MemoryStore
 from imgtool.model import Lease, Settings
 from imgtool.oci import media
 from imgtool.ops import gc
-from imgtool.ops.mark import IMAGE
+from imgtool.ops.labels import IMAGE
 from imgtool.ops.retention import NAMESPACE, REPOSITORY
 from imgtool.ops.usage import Survey
 from imgtool.stores import Store
