@@ -118,7 +118,7 @@ def new_hasher(algorithm: str) -> Hasher:
 
 
 def completing(start: str, rests: Sequence[str]) -> Sequence[str]:
-    """Those of `rests` that make a digest of `start`, which is the begin of one."""
+    """Those of `rests` that make a digest of `start`, the start of one."""
     if (
         rests
         and _EXACT.fullmatch(start + rests[0])

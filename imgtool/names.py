@@ -14,8 +14,9 @@ from imgtool.errors import InvalidArgument
 
 DEFAULT_NAMESPACE = "default"
 GC_LABELS = "containerd.io/gc."
-GC_REF = f"{GC_LABELS}ref.content"
 """How the labels begin that are for gc."""
+GC_REF = f"{GC_LABELS}ref.content"
+"""The label that refers to content, with or without a suffix."""
 EXPIRE = f"{GC_LABELS}expire"
 """The label of a lease or an image that tells, in RFC 3339, after what time gc may remove it."""
 SHAREABLE = "containerd.io/namespace.shareable"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.errors import AlreadyExists, DataLoss, FailedPrecondition, NotFound
-from imgtool.model import ContentInfo, Image, Lease, replace, without_empty
-from imgtool.names import EXPIRE, expiry, is_past
+from imgtool.model import ContentInfo, Image, Lease, References, replace, without_empty
+from imgtool.names import EXPIRE, GC_REF, expiry, is_label_of, is_past
 
 
 def check_live(lease: Lease) -> Lease:
@@ -126,3 +126,21 @@ def renewed(there: Lease, hold: Lease) -> Lease:
 def _end(lease: Lease) -> float:
     end = expiry(lease.labels)
     return float("inf") if end is None else end
+
+
+def told(there: ContentInfo, references: References | None) -> References | None:
+    """What the record tells then, where its bytes have been read again: what they say, whatever it told."""
+    before = there.references
+    if references is None or (before and before._replace(unknown=references.unknown) == references):
+        return before
+    return references
+
+
+def are_labels_of(digests: str, labels: Mapping[str, str]) -> bool:
+    """Whether labels tell gc of these children, and of nothing else: see `model.Referred.labelled`.
+
+    Args:
+        digests: joined by spaces.
+        labels: those for gc.
+    """
+    return set(labels.values()) == set(digests.split()) and all(is_label_of(key, GC_REF) for key in labels)

@@ -1,4 +1,5 @@
-"""Work on many small things, shared with copies of this process: one for each processor, while it pays.
+"""Work on many small things, shared with copies of this process: one for each processor, while it pays. And
+work that such a copy does beside us.
 
 A copy that fails for whatever reason counts as not having been there: its part is done here, and what is
 wrong with it is told from here. It keeps nothing of ours open but the way back, so that neither a lock nor a

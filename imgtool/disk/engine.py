@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
@@ -125,12 +125,20 @@ class Engine:
         from imgtool.disk.remembered import Remembered
 
         directories = Remembered(self.layout)
-        begin_to_keep = partial(directories.begin_to_keep, self.setup.locking)
         self._memory, self.directories = {}, directories
+
+        def all_is_read() -> None:
+            directories.forget_ahead()
+            if keep and self.exists():
+                with suppress(ImgtoolError):  # what must not be written is not
+                    self.check_writable()
+                    directories.begin_to_keep(self.workspace)
+
         try:
-            yield begin_to_keep if keep else _nothing
+            yield all_is_read
             if keep:
-                directories.keep(self.workspace)
+                with suppress(ImgtoolError):
+                    directories.keep(self.workspace)
         finally:
             self._memory = self.directories = None
             directories.close()
@@ -355,10 +363,6 @@ def new_id() -> str:
 
 def _misplaced(path: str, kind: Kind[Any], found: Any) -> DataLoss:
     return DataLoss(f"record '{path}' is of {kind.name} '{kind.key(found)}', whose file has another name")
-
-
-def _nothing() -> None:
-    """What there is to do where nothing is kept."""
 
 
 def collect(on_error: OnError, load: Callable[[str], R | None], arg: str) -> R | None:

@@ -31,7 +31,7 @@ _KEY = r'(?:"([^"\\\x00-\x1f\x7f]+)"|([A-Za-z0-9_-]+))'
 _LABELS = re.compile(rf"^{_KEY} = {_TEXT}\n", re.MULTILINE)
 _CHILDREN = re.compile(rf"^{_DIGEST} = {_TEXT}\n", re.MULTILINE)
 
-Referred = tuple[str, str, tuple[str, ...], str | None]
+Told = tuple[str, str, tuple[str, ...], str | None]
 """The first fields of `model.Referred`."""
 
 
@@ -64,7 +64,7 @@ def target(data: bytes) -> tuple[str, str, str, dict[str, str]] | None:
     return name, digest, kind, for_gc(labels) if labels else labels
 
 
-def size(data: bytes) -> tuple[str, int, dict[str, str], Referred | None] | None:
+def size(data: bytes) -> tuple[str, int, dict[str, str], Told | None] | None:
     """Of the content that `data` is the record of: digest, size, labels for gc, what it refers to."""
     found = _fields(_content(), data)
     if found is None:
@@ -77,11 +77,9 @@ def neither(data: bytes) -> None:
     """Of other kinds there are few records."""
 
 
-# Compiled where they are needed: it takes long.
-
-
 @cache
 def _image() -> re.Pattern[str]:
+    """Compiled where it is needed, as the other two: it takes long."""
     target = rf"\[target\]\nmediaType = {_TEXT}\ndigest = {_DIGEST}\nsize = {_NUMBER}\n"
     return re.compile(f"schema = 1\nname = {_TEXT}\n{_TIMES}\n{target}")
 
@@ -97,9 +95,7 @@ def _told() -> re.Pattern[str]:
     return re.compile(rf"mediaType = {_TEXT}\n(?:subject = {_DIGEST}\n)?{children}", re.DOTALL)
 
 
-def _fields(
-    form: re.Pattern[str], data: bytes
-) -> tuple[Sequence[str], dict[str, str], Referred | None] | None:
+def _fields(form: re.Pattern[str], data: bytes) -> tuple[Sequence[str], dict[str, str], Told | None] | None:
     """The groups of `form`, which is all in front of the labels, these, and the references behind them."""
     body = data[:-_SEAL_LENGTH]
     if data[-_SEAL_LENGTH:] != b"# sha256:%b\n" % sha256(body).hexdigest().encode():
@@ -118,7 +114,7 @@ def _fields(
     return found.groups(), labels, referred
 
 
-def _referred(lines: str) -> Referred | None:
+def _referred(lines: str) -> Told | None:
     """None where they are of another form, or a child is there twice."""
     found = _told().fullmatch(lines)
     if found is None:

@@ -25,6 +25,7 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A time of access for every file that is read would have to be written, by the next sync at the latest.
 _QUIETLY = _FLAGS | getattr(os, "O_NOATIME", 0)
 _SMALL = 4096  # bytes; most records have fewer
+_LARGE = 1 << 20  # none has more
 
 
 def open_regular(path: str) -> tuple[int, os.stat_result]:
@@ -90,7 +91,7 @@ def read_with_status(path: str, limit: int) -> tuple[bytes, os.stat_result]:
 
 def small_files(directory: str, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     """The bytes of files in `directory`, at half the cost of `read_regular`, for who judges them by a seal:
-    that they are regular files is not looked at. What has none, or is longer than a record usually is, has no
+    that they are regular files is not looked at. What cannot be read, or is longer than a record, has no
     bytes: what it is, `read_regular` tells. What is not there is left out.
     """
     try:
@@ -109,11 +110,13 @@ def small_files(directory: str, names: Iterable[str]) -> Iterator[tuple[str, byt
                 continue
             try:
                 data = os.read(fd, _SMALL)
+                if len(data) == _SMALL:
+                    data += read_fd(fd, _LARGE)
             except OSError:
                 data = b""
             finally:
                 os.close(fd)
-            yield name, data if len(data) < _SMALL else b""
+            yield name, data if len(data) < _LARGE else b""
     finally:
         os.close(at)
 
@@ -205,12 +208,23 @@ def is_settled(identity: Identity, now: int) -> bool:
         now: before it was looked at; by the wall clock, nanoseconds since the epoch.
     """
     modified, changed = identity[-2:]
-    return modified != changed or is_older(identity, now)
+    return modified != changed or now - changed > _SETTLED
 
 
-def is_older(identity: Identity, now: int) -> bool:
-    """Whether the file had its last change before `now` for sure, see `is_settled`."""
-    return now - identity[-1] > _SETTLED
+def is_older(identity: Identity, inode: int, now: int) -> bool:
+    """Whether a file that had `inode` before `now` is the same still: no other was put into its place, and by
+    its own time it had its last change before.
+    """
+    return bool(identity) and identity[1] == inode and now - identity[-1] > _SETTLED
+
+
+def inodes(directory: str) -> dict[str, int]:
+    """The inodes of the files in a directory, by their names; none where it cannot be read."""
+    try:
+        with os.scandir(directory) as entries:
+            return {entry.name: entry.inode() for entry in entries}
+    except OSError:
+        return {}
 
 
 def branch(directory: str) -> list[str]:

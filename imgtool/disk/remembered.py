@@ -9,20 +9,20 @@ content records and objects. Images and leases, from which gc starts, are never 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgtool import workers
 from imgtool.digest import Digest
 from imgtool.disk import cache, read
-from imgtool.disk.workspace import Workspace
 from imgtool.errors import ImgtoolError, InvalidArgument
 from imgtool.model import Referred
 from imgtool.stores import Inventory
 
 if TYPE_CHECKING:
     from imgtool.disk.layout import Layout
+    from imgtool.disk.workspace import Workspace
 
 Start = str
 """How the digests in a directory begin."""
@@ -57,8 +57,10 @@ class Remembered:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self.records: dict[str, tuple[int, Mapping[str, Usual]]] = {}
-        """Of the images in a directory, and since when (wall clock, nanoseconds) they are known."""
+        self.records: dict[str, tuple[int, Mapping[str, tuple[int, Usual]]]] = {}
+        """Of the images in a directory, with the inodes of their files; and since when (wall clock,
+        nanoseconds) they are known.
+        """
         self._for_now: dict[tuple[str, str], _Kept] = {}
         self._seen: dict[str, _Kept] = {}  # for later too
         self._ahead: dict[str, tuple[read.Identity, Columns, bool]] | None = None
@@ -155,25 +157,21 @@ class Remembered:
     def _key(self, directory: str) -> str:
         return directory[len(self._layout.root) + 1 :]
 
-    def begin_to_keep(self, locking: bool) -> None:
-        """Have what is known by now put into `cache/` while we go on, if it is much.
+    def forget_ahead(self) -> None:
+        """All has been asked for: what was read ahead and not asked for is not believed any more."""
+        self._ahead = {}
 
-        Args:
-            locking: as for a `Workspace`.
-        """
-        if self._keeper or self._new < 2 * _MANY or not self._is_worth_keeping():
-            return
-
-        def save() -> None:
-            with closing(Workspace(self._layout.tmp, locking=locking)) as workspace:
-                self._save(workspace)
-
-        self._keeper = workers.begin(save)
+    def begin_to_keep(self, workspace: Workspace) -> None:
+        """Have what is known by now put into `cache/` while we go on, if it is much."""
+        if not self._keeper and self._new >= 2 * _MANY and self._is_worth_keeping():
+            self._keeper = workers.begin(partial(self._save, workspace.new_path()))
 
     def keep(self, workspace: Workspace) -> None:
         """Put all that was asked for into `cache/`, if much of it is not there yet."""
-        if not (self._keeper and self._keeper.result()) and self._is_worth_keeping():
-            self._save(workspace)
+        if self._keeper and self._keeper.result():
+            return
+        if self._is_worth_keeping():
+            self._save(workspace.new_path())
 
     def close(self) -> None:
         """Nothing of it is kept any more."""
@@ -183,7 +181,7 @@ class Remembered:
     def _is_worth_keeping(self) -> bool:
         return cache.is_worth(self._new, len(self._seen))
 
-    def _save(self, workspace: Workspace) -> None:
+    def _save(self, new: str) -> None:
         sizes: dict[str, tuple[int, list[int]]] = {}  # by the digests
         directories = {}
         for key, seen in self._seen.items():
@@ -193,7 +191,7 @@ class Remembered:
                 continue  # an object that is not as its record says: let the next gc look
             directories[key] = [seen.identity, n, *others]
         pairs = [(rests, own) for rests, (_, own) in sizes.items()]
-        cache.save(self._layout, workspace, _CACHE, [pairs, directories])
+        cache.save(self._layout, new, _CACHE, [pairs, directories])
 
 
 def _looked(looks: Sequence[tuple[str, Start, Look]]) -> list[tuple[str, read.Identity, Columns, bool]]:

@@ -18,7 +18,8 @@ from imgtool.disk.layout import SUFFIX, inside, is_record
 from imgtool.disk.remembered import Columns, Look, Remembered, Start, Thaw, Usual
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, from_oserror
 from imgtool.model import ContentInfo, Image, Target
-from imgtool.names import GC_REF, for_gc, is_label_of, name_of_file
+from imgtool.names import for_gc, name_of_file
+from imgtool.rules import are_labels_of
 from imgtool.stores import Inventory
 
 if TYPE_CHECKING:
@@ -126,8 +127,8 @@ def _records(load: Load, on_error: OnError, directory: str, start: Start) -> tup
                 is_whole = False
                 continue
             size, told = info.size, for_gc(info.labels)
-            referred = info.references and info.references.referred[:4]
-        is_labelled = referred is not None and bool(told) and _are_labels_of(referred[1], told)
+            referred = None  # what it tells is believed only where a seal vouches for it
+        is_labelled = referred is not None and bool(told) and are_labels_of(referred[1], told)
         if told and not is_labelled:
             labels.append((len(rests), told))
         if referred:
@@ -137,11 +138,6 @@ def _records(load: Load, on_error: OnError, directory: str, start: Start) -> tup
         rests.append(rest)
         sizes.append(size)
     return [" ".join(rests), sizes, labels, list(forms), references], is_whole
-
-
-def _are_labels_of(digests: str, labels: Mapping[str, str]) -> bool:
-    """Whether labels tell of these children, and of nothing else."""
-    return set(labels.values()) == set(digests.split()) and all(is_label_of(key, GC_REF) for key in labels)
 
 
 def _targets(
@@ -168,19 +164,22 @@ def _read_targets(
     """Of each record what `plain.target` makes of it; None if that is nothing, or has another name. What has
     not changed since this gc read it is not read again.
     """
-    now = clock.wall()
+    now, inodes = clock.wall(), read.inodes(directory) if memory else {}
     looked, before = memory.records.get(directory, (0, {})) if memory else (0, {})
     known: list[tuple[str, Usual | None]] = []
     for entry in before.keys() & set(records) if before else ():
-        identity = read.identity(inside(directory, entry))
-        if identity and read.is_older(identity, looked):
-            known.append((entry, before[entry]))
+        inode, usual = before[entry]
+        if read.is_older(read.identity(inside(directory, entry)), inode, looked):
+            known.append((entry, usual))
     if known:
         records = sorted(set(records).difference(entry for entry, _ in known))
     parts = workers.share(partial(_usual_targets, directory), records, _MANY)
     all = [*known, *chain.from_iterable(parts)]
     if memory:
-        memory.records[directory] = now, {entry: usual for entry, usual in all if usual}
+        memory.records[directory] = (
+            now,
+            {entry: (inodes.get(entry, 0), usual) for entry, usual in all if usual},
+        )
     return all
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from imgtool.disk.engine import Engine
 from imgtool.disk.images import DiskImages
 from imgtool.disk.namespaces import DiskNamespaces
+from imgtool.errors import ImgtoolError
 from imgtool.names import check_namespace
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ class DiskStore(DiskRecords):
     def keep(self, name: str, value: Any) -> None:
         from imgtool.disk import cache
 
-        cache.save(self.engine.layout, self.engine.workspace, name, value)
+        with suppress(ImgtoolError):
+            cache.save(self.engine.layout, self.engine.workspace.new_path(), name, value)
 
     def since_gc(self) -> Iterator[Happening]:
         from imgtool.disk import gc_log

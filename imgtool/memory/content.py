@@ -12,9 +12,9 @@ from imgtool.fieldpaths import merge_labels
 from imgtool.memory.leases import MemoryLeases
 from imgtool.memory.space import Bound, matching
 from imgtool.memory.writer import Ingest, MemoryReader, MemoryWriter
-from imgtool.model import ContentInfo, IngestStatus, replace
-from imgtool.names import check_labels, check_ref
-from imgtool.rules import check_live
+from imgtool.model import ContentInfo, IngestStatus, Referred, replace
+from imgtool.names import check_labels, check_ref, for_gc
+from imgtool.rules import are_labels_of, check_live
 from imgtool.stores import Commit, Inventory, OnError, Reader, Writer
 
 
@@ -98,10 +98,12 @@ class MemoryContent(Bound):
 
     def inventory(self, *, on_error: OnError = None) -> Inventory:
         records = list(self.list(on_error=on_error))
+        references = {info.digest: _referred(info) for info in records if info.references}
+        labelled = {digest for digest, told in references.items() if told.labelled}
         return Inventory(
             {info.digest: info.size for info in records},
-            {info.digest: info.labels for info in records if info.labels},
-            {info.digest: info.references.referred for info in records if info.references},
+            {info.digest: info.labels for info in records if info.labels and info.digest not in labelled},
+            references,
         )
 
     def publish(self, commit: Commit) -> ContentInfo:
@@ -132,3 +134,9 @@ class MemoryContent(Bound):
     def _lease(self, lease: str | None, type: str, *resources: str) -> None:
         if lease is not None:
             self._store.leases(self._namespace).add(lease, type, *resources)
+
+
+def _referred(info: ContentInfo) -> Referred:
+    assert info.references
+    told, labels = info.references.referred, for_gc(info.labels)
+    return told._replace(labelled=bool(labels) and are_labels_of(told.digests, labels))

@@ -33,7 +33,7 @@ class Manifest(NamedTuple):
     """A document that refers to other content.
 
     `layers` are the blobs of an OCI artifact manifest, which has no `config`. `subject` is what the
-    document is about, not a part of it: see `children`.
+    document is about, not a part of it: see `children`. `is_stated`: it says its media type itself.
     """
 
     media_type: str
@@ -43,6 +43,7 @@ class Manifest(NamedTuple):
     subject: Descriptor | None = None
     artifact_type: str = ""
     annotations: Mapping[str, str] = EMPTY
+    is_stated: bool = True
 
     @property
     def is_index(self) -> bool:
@@ -113,6 +114,7 @@ def parse(raw: bytes, media_type: str, what: str) -> Manifest:
         subject=one("subject"),
         artifact_type=descriptor.artifact_type(given("artifactType", ""), what),
         annotations=descriptor.text_map(given("annotations", {}), f"annotations of {what}"),
+        is_stated=bool(stated),
     )
 
 
@@ -132,7 +134,7 @@ def detect(raw: bytes) -> str | None:
     return None
 
 
-def referred(found: Manifest) -> Iterator[tuple[Digest, str]]:
+def parts(found: Manifest) -> Iterator[tuple[Digest, str]]:
     """The children and their media types, also those of documents inside the descriptors.
 
     Raises:
@@ -149,14 +151,16 @@ def referred(found: Manifest) -> Iterator[tuple[Digest, str]]:
 
 def references(found: Manifest) -> References | None:
     """What a content record may tell of a document, so that it need not be read; None where that would be
-    more than 64 KiB, or one digest has two media types.
+    more than 64 KiB, one digest has two media types, or the bytes alone would not tell what it is.
 
     Raises:
-        InvalidArgument: as `referred`.
+        InvalidArgument: as `parts`.
     """
+    if not found.is_stated and found.media_type not in (media.OCI_MANIFEST, media.OCI_INDEX):
+        return None
     children: dict[Digest, str] = {}
     size = 0
-    for digest, media_type in referred(found):
+    for digest, media_type in parts(found):
         if digest not in children:
             size += len(digest) + len(media_type)
         if size > _TOLD_MAX or children.setdefault(digest, media_type) != media_type:

@@ -64,13 +64,10 @@ class Documents:
         self.followed = follow != "labels"
         self.referrers: dict[Typed, Digest] = {}  # to their subjects, of those that were read
         self._known: dict[Typed, Document | None] = {}
-        self._told: set[Typed] = set()  # of these, by their records
         self._kept: dict[str, dict[str, Any]] = {}
         self._new = 0
 
-    def read(
-        self, provider: Provider, digest: str, size: int, kind: str, told: Referred | None = None
-    ) -> Document | None:
+    def read(self, provider: Provider, digest: str, size: int, kind: str) -> Document | None:
         """What the content refers to; None if it is a leaf.
 
         Args:
@@ -78,7 +75,6 @@ class Documents:
             digest: its name.
             size: how many they are.
             kind: what is known of it.
-            told: what its record tells; it is believed where that is of the same kind.
 
         Raises:
             NotFound: `provider` does not have it.
@@ -88,24 +84,16 @@ class Documents:
             return None
         node = digest, kind
         if node not in self._known:
-            document = self._find(provider, digest, size, kind, told)
+            kept = self._kept.get(kind, _NOTHING)
+            if digest in kept:
+                document = _thawed(kept[digest])
+            else:
+                document = _read(provider, Digest(digest), kind, size)
+                self._new += 1
             self._known[node] = document
             if document and document.subject:
                 self.referrers[node] = document.subject
         return self._known[node]
-
-    def _find(
-        self, provider: Provider, digest: str, size: int, kind: str, told: Referred | None
-    ) -> Document | None:
-        if told and kind in (UNKNOWN, told.media_type):
-            self._told.add((digest, kind))
-            return _recorded(told)
-        kept = self._kept.get(kind, _NOTHING)
-        if digest in kept:
-            return _thawed(kept[digest])
-        document = _read(provider, Digest(digest), kind, size)
-        self._new += 1
-        return document
 
     def read_ahead(self, provider: Provider, sizes: Mapping[Digest, int], nodes: Sequence[Typed]) -> None:
         """Have what `read` is going to be asked read by several processes, if it is much.
@@ -144,16 +132,22 @@ class Documents:
 
     def keep(self, store: Store) -> None:
         """Keep what was asked for, for the next gc, if much of it is new."""
-        if self._new > max(_FEW, (len(self._known) - len(self._told)) // 16):
+        if self._new > max(_FEW, len(self._known) // 16):
             kept: dict[str, dict[str, Any]] = {}
-            for digest, kind in self._known.keys() - self._told:
-                document = self._known[digest, kind]
+            for (digest, kind), document in self._known.items():
                 kept.setdefault(kind, {})[digest] = document and _frozen(document)
             store.keep(_CACHE, kept)
 
     def known(self, node: Typed) -> Document | None:
         """What has been read of `node`; None if nothing, or if it is a leaf."""
         return self._known.get(node)
+
+
+def of_record(told: Referred, kind: str) -> Document | None:
+    """The document of which a record tells; None if it is not to be believed of content known as `kind`."""
+    if kind not in (UNKNOWN, told.media_type) or not media.has_children(told.media_type):
+        return None
+    return Document(_called(told.media_type), told.digests.split(), _kinds(told.types), told.subject)
 
 
 def _frozen(document: Document) -> list[Any]:
@@ -244,14 +238,10 @@ def _read_all(
 
 
 def _document(found: Manifest) -> Document:
-    children = [*manifest.referred(found)]
+    children = [*manifest.parts(found)]
     digests = [digest for digest, _ in children]
     kinds = _kinds(tuple(media_type for _, media_type in children))
     return Document(_called(found.media_type), digests, kinds, found.subject and found.subject.digest)
-
-
-def _recorded(told: Referred) -> Document:
-    return Document(_called(told.media_type), told.digests.split(), _kinds(told.types), told.subject)
 
 
 def _called(media_type: str) -> str:

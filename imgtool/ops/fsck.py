@@ -174,12 +174,11 @@ class _Graph:
 def _tells(told: References, document: manifest.Manifest) -> bool:
     """Whether what a record tells is what the document refers to."""
     try:
-        children = dict(manifest.referred(document))
+        children = dict(manifest.parts(document))
     except InvalidArgument:
         return False
     subject = document.subject and document.subject.digest
-    is_index = media.is_index(told.media_type)
-    return (children, subject, document.is_index) == (told.children, told.subject, is_index)
+    return (document.media_type, children, subject) == (told.media_type, told.children, told.subject)
 
 
 def _told(error: ImgtoolError) -> None:

@@ -98,9 +98,9 @@ def _look(
     """
     found = spaces(store, documents=documents, without=without)
     objects = dict(store.objects())
-    all_is_read()
     for space in found:
         space.compare(objects)
+    all_is_read()
     litter = store.litter(frozenset((space.name, ref) for space in found for ref in space.held))
     if before and objects == before.objects and _agree(found, before.spaces):
         return before._replace(garbage=before.garbage._replace(litter=litter))

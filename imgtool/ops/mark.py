@@ -19,7 +19,7 @@ from imgtool.digest import Digest
 from imgtool.errors import DataLoss, NotFound
 from imgtool.model import EMPTY
 from imgtool.names import for_gc, is_expired, is_past
-from imgtool.ops.documents import LEAF, UNKNOWN, Document, Documents, kind_of
+from imgtool.ops.documents import LEAF, UNKNOWN, Document, Documents, kind_of, of_record
 from imgtool.ops.labels import (
     BACK,
     BACK_IMAGE,
@@ -104,6 +104,7 @@ class Space:
         self.expired_leases: list[str] = []
         self.held: set[str] = set()  # ingests, by leases
         self._documents = documents
+        self._believed: dict[Node, Document | None] = {}
         self._back: dict[Node, list[Edge]] = {}
         self._marked: Marked | None = None
         self._unreached: set[Digest] = set()  # once marked: by roots alone, or kept without being followed
@@ -149,7 +150,11 @@ class Space:
             return self._edges_of_others(name, kind)
         document = self._document(name, kind)
         children = [(child, document.name) for child in document.children] if document else []
-        labels = self.labels.get(cast(Digest, name)) if document else self.labels_of(name)
+        labels = (
+            self.labels_of(name)
+            if any(self._only_labelled(node, document))
+            else self.labels.get(cast(Digest, name))
+        )
         return [*self._back.get((name, UNKNOWN), ()), *children, *_labelled_edges(labels, document)]
 
     def _leads_to(self, node: Node) -> tuple[Document | None, list[Node]]:
@@ -162,12 +167,9 @@ class Space:
         if kind in _NOT_FOLLOWED:
             return None, [following for following, _ in self._edges_of_others(name, kind)]
         document = self._document(name, kind)
-        told = None if document else self._references.get(cast(Digest, name))
-        if told and told.labelled:
-            following = [(digest, UNKNOWN) for digest in told.digests.split()]
-        else:
-            edges = _labelled_edges(self.labels.get(cast(Digest, name)), document)
-            following = [child for child, _ in edges]
+        edges = _labelled_edges(self.labels.get(cast(Digest, name)), document)
+        following = [child for child, _ in edges] if edges else []
+        following += ((digest, UNKNOWN) for digest in self._only_labelled(node, document))
         if self._back:
             following += (child for child, _ in self._back.get((name, UNKNOWN), ()))
         return document, following
@@ -175,7 +177,30 @@ class Space:
     def _document(self, name: str, kind: str) -> Document | None:
         """What is recorded, and known as `kind`, if it is a document."""
         size = self.sizes.get(cast(Digest, name))
-        return None if size is None else self._read(name, size, kind)
+        return None if size is None else self._told(name, kind) or self._read(name, size, kind)
+
+    def _told(self, name: str, kind: str) -> Document | None:
+        """The document of which the record tells. Every namespace believes its own records alone."""
+        told = self._references.get(cast(Digest, name))
+        if told is None or kind == LEAF or not self._documents.followed:
+            return None
+        if (name, kind) not in self._believed:
+            self._believed[name, kind] = of_record(told, kind)
+        return self._believed[name, kind]
+
+    def _only_labelled(self, node: Node, document: Document | None) -> Iterable[str]:
+        """The children that labels name which are not in `labels`, and that `document`, which is what `node`
+        was found to be, does not have.
+        """
+        name, kind = node
+        told = self._references.get(cast(Digest, name))
+        if told is None or not told.labelled:
+            return ()
+        if document is None:
+            return told.digests.split()
+        if document is self._told(name, kind):
+            return ()
+        return set(told.digests.split()).difference(document.digests)
 
     def _edges_of_others(self, name: str, kind: str) -> list[Edge]:
         if kind == INGEST:
@@ -260,21 +285,21 @@ class Space:
 
     def parts(self, digest: str) -> Iterator[str]:
         """The content that is led to by what is not `followed`, once `mark` has looked at it."""
-        document = self._documents.known((digest, UNKNOWN))
+        document = self._known(digest)
         if document:
             yield from document.digests
-        told = self._references.get(cast(Digest, digest))
-        if told and told.labelled:
-            yield from () if document else told.digests.split()
-        else:
-            yield from (value for _, value in labelled(self.labels_of(digest), REF))
+        yield from self._only_labelled((digest, UNKNOWN), document)
+        yield from (value for _, value in labelled(self.labels.get(cast(Digest, digest), EMPTY), REF))
 
     def subjects(self, digest: str) -> Iterator[str]:
         """The content that what is not `followed` would live with, once `mark` has looked at it."""
-        document = self._documents.known((digest, UNKNOWN))
+        document = self._known(digest)
         if document and document.subject:
             yield document.subject
         yield from (value for _, value in labelled(self.labels.get(cast(Digest, digest), EMPTY), BACK))
+
+    def _known(self, digest: str) -> Document | None:
+        return self._told(digest, UNKNOWN) or self._documents.known((digest, UNKNOWN))
 
     def labels_of(self, digest: str) -> Mapping[str, str]:
         """Those labels of content that are for gc; none where it is not recorded."""
@@ -329,17 +354,20 @@ class Space:
         """Read what is not reached, and make edges from subjects to their referrers. Returns the
         referrers whose subject is in `marked`.
 
-        What a document calls a layer is not opened, so documents come first: those that records tell,
+        What a document calls a layer is not opened, so documents come first: those that labels tell,
         then what is small.
         """
-        referrers = {  # also those that were read for another namespace
+        referrers: dict[str, Digest] = {  # also those that were read for another namespace
             name: subject
             for (name, kind), subject in self._documents.referrers.items()
             if name in marked.get(kind, ()) and name in self.sizes
         }
+        for digest, told in self._references.items():
+            if told.subject and (document := self._told(digest, UNKNOWN)) and document.subject:
+                referrers[digest] = document.subject
         leaves = set[str]()
         for _, size, digest in sorted(
-            (not self._is_told_to_refer(digest), self.sizes[digest], digest) for digest in self._unreached
+            (not self._is_labelled(digest), self.sizes[digest], digest) for digest in self._unreached
         ):
             if digest not in leaves and (document := self._read_unreached(digest, size)):
                 leaves.update(document.leaves)
@@ -350,12 +378,14 @@ class Space:
             self._back.setdefault((subject, UNKNOWN), []).append(((name, UNKNOWN), "subject"))
         return [(name, UNKNOWN) for name, subject in referrers.items() if subject not in new]
 
-    def _is_told_to_refer(self, digest: Digest) -> bool:
-        return digest in self._references or any(labelled(self.labels_of(digest), REF))
+    def _is_labelled(self, digest: Digest) -> bool:
+        """Whether labels refer to something."""
+        told = self._references.get(digest)
+        return bool(told and told.labelled) or any(labelled(self.labels.get(digest, EMPTY), REF))
 
     def _read_unreached(self, digest: Digest, size: int) -> Document | None:
         try:
-            return self._read(digest, size, UNKNOWN)
+            return self._told(digest, UNKNOWN) or self._read(digest, size, UNKNOWN)
         except DataLoss as error:
             raise DataLoss(
                 f"cannot tell what is garbage: {error.message}, and it may be about an image",
@@ -364,8 +394,7 @@ class Space:
 
     def _read(self, digest: str, size: int, kind: str) -> Document | None:
         try:
-            told = self._references.get(cast(Digest, digest))
-            return self._documents.read(self.content, digest, size, kind, told)
+            return self._documents.read(self.content, digest, size, kind)
         except NotFound:
             return None  # removed since it was listed
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from imgtool.digest import Digest
 from imgtool.errors import NotFound
-from imgtool.model import ContentInfo, Image, Lease, Namespace
+from imgtool.model import EMPTY, ContentInfo, Image, Lease, Namespace
 from imgtool.names import expiry
 from imgtool.ops.documents import UNKNOWN
 from imgtool.ops.labels import BACK, BACK_IMAGE, FLAT_LABEL, IMAGE, REF, REF_IMAGE, ROOT, labelled, referred
@@ -108,7 +108,9 @@ def _above(space: Space, digest: Digest) -> set[Node]:
         todo += ((above, UNKNOWN) for above in parents.get(name, ()))
         if kind != IMAGE and name in space.sizes:
             todo += ((subject, UNKNOWN) for subject in space.subjects(name))
-            todo += ((image, IMAGE) for _, image in labelled(space.labels_of(name), BACK_IMAGE))
+            todo += (
+                (image, IMAGE) for _, image in labelled(space.labels.get(Digest(name), EMPTY), BACK_IMAGE)
+            )
     return found
 
 

@@ -21,7 +21,6 @@ from imgtool.ops.mark import FLAT_IMAGE, INGEST, Node, Space, spaces
 from imgtool.ops.retention import NAMESPACE, REPOSITORY
 
 if TYPE_CHECKING:
-    from imgtool.model import Referred
     from imgtool.stores import OnError, Provider, Store
 
 Held = frozenset[Digest]
@@ -175,13 +174,11 @@ class _Tolerant(Documents):
         self._reported: set[str] = set()
         self._on_error = on_error
 
-    def read(
-        self, provider: Provider, digest: str, size: int, kind: str, told: Referred | None = None
-    ) -> Document | None:
+    def read(self, provider: Provider, digest: str, size: int, kind: str) -> Document | None:
         if digest in self.broken:
             return None
         try:
-            return super().read(provider, digest, size, kind, told)
+            return super().read(provider, digest, size, kind)
         except DataLoss as error:
             self.broken.add(digest)
             self.report(digest, error)

@@ -40,11 +40,13 @@ def add(
         return store.publish(namespace, [commit]).content[0].digest
 
 
-def add_told(store: Store, data: bytes, namespace: str = NS) -> Digest:
-    """Put a document into the content, with what it refers to, as ingest does."""
+def add_told(store: Store, data: bytes, namespace: str = NS, *, labelled: bool = False) -> Digest:
+    """Put a document into the content, with what it refers to; with labels for that, too, as ingest does."""
     media_type = detect(data)
     assert media_type
-    return add(store, data, namespace, told=references(parse(data, media_type, "document")))
+    document = parse(data, media_type, "document")
+    labels = media.gc_labels(document.children()) if labelled else {}
+    return add(store, data, namespace, labels, references(document))
 
 
 def label(store: Store, digest: Digest, labels: Mapping[str, str], namespace: str = NS) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.disk import DiskStore, atomic, log, open_store
 from imgtool.disk.content import DiskContent
@@ -240,9 +241,9 @@ def test_what_records_tell_is_not_opened(store: DiskStore) -> None:
     tops = []
     for name in ("kept", "gone"):
         config, layer = add(store, b'{"of": "%b"}' % name.encode()), add(store, name.encode())
-        top = add_told(store, manifest(config, layer, annotations={"n": name}))
-        outer = add_told(store, index(entry(top, media.OCI_MANIFEST)))
-        about = add_told(store, manifest(add(store, b"{%b}" % name.encode()), subject=outer))
+        top = add_told(store, manifest(config, layer, annotations={"n": name}), labelled=True)
+        outer = add_told(store, index(entry(top, media.OCI_MANIFEST)), labelled=True)
+        about = add_told(store, manifest(add(store, b"{%b}" % name.encode()), subject=outer), labelled=True)
         tag(store, name, outer, media.OCI_INDEX)
         tops.append({config, layer, top, outer, about, Digest.of(b"{%b}" % name.encode())})
         flip(object_path(store, top), 50)
@@ -386,6 +387,27 @@ def test_what_an_image_is_moved_to_between_the_two_looks_is_kept(store: DiskStor
     meddler.meddle = meddle
     gc.collect(meddler)
     assert recorded(store) == objects(store) == {two}
+
+
+def test_a_clock_that_goes_back_between_the_two_looks_makes_no_image_older(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record is another file."""
+    one, two = add(store, b"one"), add(store, b"two")
+    tag(store, "a", one, media.OCTETS)
+    meddler = Meddler(store.engine)
+    now = clock.wall
+    monkeypatch.setattr(clock, "wall", lambda: now() + 3600 * 10**9)
+
+    def meddle() -> None:
+        monkeypatch.setattr(clock, "wall", now)
+        images = store.images(NS)
+        images.update(images.get("a")._replace(target=Descriptor(media.OCTETS, two, 3)), "target")
+
+    add(store, b"gone")
+    meddler.meddle = meddle
+    gc.collect(meddler)
+    assert objects(store) == {two}
 
 
 def test_what_loses_its_name_between_the_two_looks_goes_with_the_rest(store: DiskStore) -> None:

@@ -152,7 +152,14 @@ def worlds(draw: st.DrawFn) -> World:
             st.builds(Begun, st.sampled_from(["time", "nothing", "lease"]), st.none() | number), max_size=2
         ),
     )
-    return World(pieces, {name: draw(space) for name in SPACES})
+    spaces = {name: draw(space) for name in SPACES}
+    for i, piece in enumerate(pieces):  # as ingest labels them
+        if piece.told and draw(st.booleans()):
+            for found in spaces.values():
+                found.labels[i] = {
+                    REF + suffix: n for suffix, n in zip(SUFFIXES, sorted(piece.children), strict=False)
+                }
+    return World(pieces, spaces)
 
 
 _times = st.sampled_from(["", PAST, FUTURE, "some day"])
