@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from imgtool.digest import Digest
-from imgtool.disk import DiskStore, cache, open_store, read
-from imgtool.errors import DataLoss
+from imgtool.disk import DiskStore, cache, open_store, read, remembered
+from imgtool.errors import DataLoss, FailedPrecondition
 from imgtool.memory import MemoryStore
 from imgtool.model import ContentInfo
 from imgtool.ops import documents, gc
@@ -218,6 +219,38 @@ def test_a_dry_run_keeps_nothing(store: DiskStore, root: Path) -> None:
     image(store, "a")
     gc.collect(store, dry_run=True)
     assert not (root / "cache").exists()
+
+
+@pytest.mark.parametrize("write", [1, 2])
+def test_beside_us_only_what_may_be_written_is(
+    store: DiskStore, root: Path, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    """A gc that is going to refuse leaves nothing; else a process of its own does it, and nobody again."""
+    monkeypatch.setattr(remembered, "_MANY", 1)
+    kept = image(store, "a")
+    add(store, b"gone")
+    settings = root / "imgtool.toml"
+    settings.chmod(0o600)
+    settings.write_text(f"[format]\nread = 1\nwrite = {write}\n")
+    saved: list[str] = []
+    save = cache.save
+
+    def counted(*args: Any) -> None:
+        saved.append(args[2])
+        save(*args)
+
+    monkeypatch.setattr(cache, "save", counted)
+    before = set((root / "tmp").iterdir())
+    with open_store(str(root)) as again:
+        if write == 1:
+            gc.collect(again)
+            assert objects(again) == kept
+            assert saved == [DOCUMENTS]
+        else:
+            with pytest.raises(FailedPrecondition):
+                gc.collect(again)
+    assert (root / "cache" / DIRECTORIES).exists() == (write == 1)
+    assert set((root / "tmp").iterdir()) == before
 
 
 def test_what_is_young_is_not_remembered(
