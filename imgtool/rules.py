@@ -128,12 +128,19 @@ def _end(lease: Lease) -> float:
     return float("inf") if end is None else end
 
 
-def told(there: ContentInfo, references: References | None) -> References | None:
-    """What the record tells then, where its bytes have been read again: what they say, whatever it told."""
-    before = there.references
-    if references is None or (before and before._replace(unknown=references.unknown) == references):
+def corrected(
+    before: References | None, references: References | None, *, is_document: bool
+) -> References | None:
+    """What a record tells that told `before`.
+
+    Args:
+        references: what its bytes say.
+        is_document: they have been read for it now: then they are right, and nothing is told if this is None.
+    """
+    if not is_document and references is None:
         return before
-    return references
+    same = before and references and before._replace(unknown=references.unknown) == references
+    return before if same else references
 
 
 def are_labels_of(digests: str, labels: Mapping[str, str]) -> bool:

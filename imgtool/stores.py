@@ -445,8 +445,9 @@ class NamespaceStore(Protocol):
 
 
 class Commit(NamedTuple):
-    """Content to publish: a writer that has all its bytes, and what `Writer.commit` takes; and what it refers
-    to, if the caller knows it.
+    """Content to publish: a writer that has all its bytes, and what `Writer.commit` takes; and what a record
+    of it may tell of what it refers to. With `is_document` it was read as a manifest or index: then nothing
+    else may be told.
     """
 
     writer: Writer
@@ -454,6 +455,7 @@ class Commit(NamedTuple):
     expected: Digest | None = None
     labels: Mapping[str, str] = EMPTY
     references: References | None = None
+    is_document: bool = False
 
 
 class Put(NamedTuple):
@@ -614,7 +616,8 @@ class Store(Records, Protocol):
 
     def remembering(self, *, keep: bool = False) -> AbstractContextManager[Callable[[], None]]:
         """Inside, what was read once is read again only if it has changed. For gc, which looks at
-        everything twice. Gives what may be called when all has been read: it begins to keep that.
+        everything twice. Gives what is called when all has been read once: what was read ahead is forgotten,
+        and it begins to keep the rest.
 
         Args:
             keep: what this tells of content and objects, but not of images and leases, may be kept for

@@ -136,8 +136,9 @@ class Engine:
 
         try:
             yield all_is_read
-            if keep:
+            if keep and self.exists():
                 with suppress(ImgtoolError):
+                    self.check_writable()
                     directories.keep(self.workspace)
         finally:
             self._memory = self.directories = None

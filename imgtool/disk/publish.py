@@ -14,7 +14,7 @@ from imgtool.disk.writer import FileWriter
 from imgtool.errors import ImgtoolError, InvalidArgument, NotFound
 from imgtool.model import ContentInfo, Image, Lease, replace, without_empty
 from imgtool.names import EXPIRE, check_labels, check_name
-from imgtool.rules import check_live, renewed, told
+from imgtool.rules import check_live, corrected, renewed
 from imgtool.stores import Commit, Published, Put
 
 
@@ -161,7 +161,8 @@ def _content(
         labels = without_empty(commit.labels)
         return ContentInfo(digest, size, labels, now, now, references=commit.references)
     labels = dict(old.labels) if keep else without_empty({**old.labels, **commit.labels})
-    new = replace(old, labels=labels, size=size, references=told(old, commit.references))
+    references = corrected(old.references, commit.references, is_document=commit.is_document)
+    new = replace(old, labels=labels, size=size, references=references)
     return old if new == old else replace(new, updated=now)
 
 

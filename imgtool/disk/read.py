@@ -25,7 +25,7 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A time of access for every file that is read would have to be written, by the next sync at the latest.
 _QUIETLY = _FLAGS | getattr(os, "O_NOATIME", 0)
 _SMALL = 4096  # bytes; most records have fewer
-_LARGE = 1 << 20  # none has more
+_LARGE = 1 << 20  # hardly any has more
 
 
 def open_regular(path: str) -> tuple[int, os.stat_result]:

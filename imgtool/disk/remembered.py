@@ -37,7 +37,7 @@ Thaw = Callable[[dict[Digest, int], Columns], Any]
 Usual = tuple[str, str, str, dict[str, str]]
 """What `plain.target` returns."""
 
-_CACHE = "gc-directories"
+_CACHE = "gc-content"
 _MANY = 60  # directories, which are worth a process of their own
 _NOTHING: tuple[read.Identity, Columns, bool] = (), [], False
 

@@ -120,17 +120,17 @@ def _records(load: Load, on_error: OnError, directory: str, start: Start) -> tup
         rest = entry[: -len(SUFFIX)]
         usual = plain.size(data)
         if usual and usual[0] == start + rest:
-            _, size, told, referred = usual
+            _, size, of_gc, referred = usual
         else:
             info = collect(on_error, lambda name: load(_recorded(name)), start + rest)
             if info is None:
                 is_whole = False
                 continue
-            size, told = info.size, for_gc(info.labels)
+            size, of_gc = info.size, for_gc(info.labels)
             referred = None  # what it tells is believed only where a seal vouches for it
-        is_labelled = referred is not None and bool(told) and are_labels_of(referred[1], told)
-        if told and not is_labelled:
-            labels.append((len(rests), told))
+        is_labelled = referred is not None and bool(of_gc) and are_labels_of(referred[1], of_gc)
+        if of_gc and not is_labelled:
+            labels.append((len(rests), of_gc))
         if referred:
             media_type, digests, types, subject = referred
             form = forms.setdefault((media_type, *types), len(forms))

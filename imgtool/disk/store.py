@@ -108,7 +108,8 @@ class DiskStore(DiskRecords):
     def keep(self, name: str, value: Any) -> None:
         from imgtool.disk import cache
 
-        with suppress(ImgtoolError):
+        with suppress(ImgtoolError):  # what must not be written is not
+            self.engine.check_writable()
             cache.save(self.engine.layout, self.engine.workspace.new_path(), name, value)
 
     def since_gc(self) -> Iterator[Happening]:

@@ -30,7 +30,7 @@ from imgtool.model import (
     without_empty,
 )
 from imgtool.names import EXPIRE, check_labels, check_namespace, is_past
-from imgtool.rules import check_live, renewed, told
+from imgtool.rules import check_live, corrected, renewed
 from imgtool.stores import (
     Commit,
     ContentStore,
@@ -138,7 +138,7 @@ class MemoryStore:
         old = space.content.get(digest)
         new = old or ContentInfo(digest, len(self.blobs[digest]), {}, now, now)
         labels = without_empty({**new.labels, **commit.labels})
-        references = told(new, commit.references)
+        references = corrected(new.references, commit.references, is_document=commit.is_document)
         if (labels, references) != (new.labels, new.references):
             new = replace(new, labels=labels, references=references, updated=now)
         space.content[digest] = new

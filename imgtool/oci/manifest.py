@@ -33,7 +33,8 @@ class Manifest(NamedTuple):
     """A document that refers to other content.
 
     `layers` are the blobs of an OCI artifact manifest, which has no `config`. `subject` is what the
-    document is about, not a part of it: see `children`. `is_stated`: it says its media type itself.
+    document is about, not a part of it: see `children`. `is_stated`: its bytes tell its media type, as
+    `detect` reads them.
     """
 
     media_type: str
@@ -114,7 +115,8 @@ def parse(raw: bytes, media_type: str, what: str) -> Manifest:
         subject=one("subject"),
         artifact_type=descriptor.artifact_type(given("artifactType", ""), what),
         annotations=descriptor.text_map(given("annotations", {}), f"annotations of {what}"),
-        is_stated=bool(stated),
+        is_stated=bool(stated)
+        or media_type == (media.OCI_INDEX if "manifests" in document else media.OCI_MANIFEST),
     )
 
 
@@ -156,7 +158,7 @@ def references(found: Manifest) -> References | None:
     Raises:
         InvalidArgument: as `parts`.
     """
-    if not found.is_stated and found.media_type not in (media.OCI_MANIFEST, media.OCI_INDEX):
+    if not found.is_stated:
         return None
     children: dict[Digest, str] = {}
     size = 0

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LEAF = "leaf"
 UNKNOWN = "unknown"
 
-_CACHE = "gc-references"
+_CACHE = "gc-documents"
 _FEW = 64  # not worth keeping
 _MANY = 300  # worth a process of its own
 _NOTHING: dict[str, Any] = {}

@@ -174,11 +174,12 @@ class _Graph:
 def _tells(told: References, document: manifest.Manifest) -> bool:
     """Whether what a record tells is what the document refers to."""
     try:
-        children = dict(manifest.parts(document))
+        children = set(manifest.parts(document))
     except InvalidArgument:
         return False
     subject = document.subject and document.subject.digest
-    return (document.media_type, children, subject) == (told.media_type, told.children, told.subject)
+    said = (document.media_type, children, subject)
+    return said == (told.media_type, set(told.children.items()), told.subject)
 
 
 def _told(error: ImgtoolError) -> None:

@@ -87,8 +87,9 @@ def stage_images(bundle: Bundle, source: Source, wanted: Wanted, land: Land) -> 
                     staged.commits.clear()
                 d = node.descriptor
                 labels = survey.labels(node, present)
-                told = node.manifest and manifest.references(node.manifest)
-                staged.commits.append(Commit(bundle.take(d), d.size, d.digest, labels, told))
+                found = node.manifest
+                told = found and manifest.references(found)
+                staged.commits.append(Commit(bundle.take(d), d.size, d.digest, labels, told, bool(found)))
     except BaseException:
         staged.close()
         raise

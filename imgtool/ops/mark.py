@@ -104,7 +104,7 @@ class Space:
         self.expired_leases: list[str] = []
         self.held: set[str] = set()  # ingests, by leases
         self._documents = documents
-        self._believed: dict[Node, Document | None] = {}
+        self._believed: dict[Node, Document | None] = {}  # what records tell, always the same object
         self._back: dict[Node, list[Edge]] = {}
         self._marked: Marked | None = None
         self._unreached: set[Digest] = set()  # once marked: by roots alone, or kept without being followed
@@ -189,8 +189,8 @@ class Space:
         return self._believed[name, kind]
 
     def _only_labelled(self, node: Node, document: Document | None) -> Iterable[str]:
-        """The children that labels name which are not in `labels`, and that `document`, which is what `node`
-        was found to be, does not have.
+        """The children that labels name which were left out of `labels`, without those of `document`; none if
+        that is what the record tells of `node`.
         """
         name, kind = node
         told = self._references.get(cast(Digest, name))

@@ -31,12 +31,14 @@ def add(
     namespace: str = NS,
     labels: Mapping[str, str] | None = None,
     told: References | None = None,
+    *,
+    is_document: bool = False,
 ) -> Digest:
     """Put `data` into the content of a namespace."""
     with store.content(namespace).stage(algorithm="sha256") as writer:
         writer.write(data)
         writer.finish()
-        commit = Commit(writer, labels=labels or {}, references=told)
+        commit = Commit(writer, labels=labels or {}, references=told, is_document=is_document)
         return store.publish(namespace, [commit]).content[0].digest
 
 
@@ -46,7 +48,7 @@ def add_told(store: Store, data: bytes, namespace: str = NS, *, labelled: bool =
     assert media_type
     document = parse(data, media_type, "document")
     labels = media.gc_labels(document.children()) if labelled else {}
-    return add(store, data, namespace, labels, references(document))
+    return add(store, data, namespace, labels, references(document), is_document=True)
 
 
 def label(store: Store, digest: Digest, labels: Mapping[str, str], namespace: str = NS) -> None:

@@ -20,7 +20,7 @@ from imgtool.stores import Store
 
 from .gc_world import EXPIRE, LAYER, NS, OTHER, REF, ROOT, add, label, manifest, objects, recorded, tag
 
-DIRECTORIES, DOCUMENTS = "gc-directories", "gc-references"
+DIRECTORIES, DOCUMENTS = "gc-content", "gc-documents"
 
 
 @pytest.fixture(autouse=True)
@@ -222,13 +222,15 @@ def test_a_dry_run_keeps_nothing(store: DiskStore, root: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [1, 2])
+@pytest.mark.parametrize("is_garbage", [True, False])
 def test_beside_us_only_what_may_be_written_is(
-    store: DiskStore, root: Path, monkeypatch: pytest.MonkeyPatch, write: int
+    store: DiskStore, root: Path, monkeypatch: pytest.MonkeyPatch, write: int, is_garbage: bool
 ) -> None:
     """A gc that is going to refuse leaves nothing; else a process of its own does it, and nobody again."""
     monkeypatch.setattr(remembered, "_MANY", 1)
     kept = image(store, "a")
-    add(store, b"gone")
+    if is_garbage:
+        add(store, b"gone")
     settings = root / "imgtool.toml"
     settings.chmod(0o600)
     settings.write_text(f"[format]\nread = 1\nwrite = {write}\n")
@@ -242,14 +244,15 @@ def test_beside_us_only_what_may_be_written_is(
     monkeypatch.setattr(cache, "save", counted)
     before = set((root / "tmp").iterdir())
     with open_store(str(root)) as again:
-        if write == 1:
+        if write == 1 or not is_garbage:
             gc.collect(again)
             assert objects(again) == kept
-            assert saved == [DOCUMENTS]
+            assert saved == [DOCUMENTS] * (write == 1)
         else:
             with pytest.raises(FailedPrecondition):
                 gc.collect(again)
-    assert (root / "cache" / DIRECTORIES).exists() == (write == 1)
+    for name in (DIRECTORIES, DOCUMENTS):
+        assert (root / "cache" / name).exists() == (write == 1)
     assert set((root / "tmp").iterdir()) == before
 
 

@@ -23,7 +23,7 @@ from imgtool.oci import media
 from imgtool.oci.manifest import parse, references
 from imgtool.ops import fsck, gc
 
-from .gc_world import LAYER, NS, OTHER, REF, add, add_told, entry, hold, label, manifest, objects, tag
+from .gc_world import LAYER, NS, OTHER, REF, add, add_told, entry, hold, index, label, manifest, objects, tag
 
 
 @pytest.fixture
@@ -150,4 +150,31 @@ def test_an_artifact_that_does_not_say_what_it_is_is_ingested_soundly(store: Dis
     data = json.dumps({"blobs": [entry(add(store, b"b"))]}).encode()
     top = add(store, data, told=references(parse(data, media.OCI_ARTIFACT, "x")))
     assert store.content(NS).info(top).references is None
+    assert [*fsck.check(store.engine.layout.root)] == []
+
+
+def test_what_is_told_wrongly_goes_where_nothing_may_be_told(store: DiskStore) -> None:
+    """One digest has two types: a record has room for one."""
+    config, layer = add(store, b"{}"), add(store, b"layer")
+    data = manifest(config, config, layer)
+    top = add(store, data, told=References(media.OCI_MANIFEST, {config: media.OCI_CONFIG}))
+    tag(store, "a", top, media.OCI_MANIFEST)
+    assert add_told(store, data) == top
+    assert store.content(NS).info(top).references is None
+    assert not any(gc.collect(store))
+
+
+def test_one_of_two_types_is_told_wrongly(store: DiskStore) -> None:
+    """By the other the content is followed."""
+    inner = add(store, manifest(add(store, b"{}"), add(store, b"layer")))
+    data = index(entry(inner, media.OCI_MANIFEST), entry(inner, LAYER))
+    top = add(store, data, told=References(media.OCI_INDEX, {inner: LAYER}))
+    found = [problem.what for problem in fsck.check(store.engine.layout.root) if problem.name == top]
+    assert "its record tells wrongly what it refers to" in found
+
+
+def test_an_empty_index_that_does_not_say_what_it_is_is_ingested_soundly(store: DiskStore) -> None:
+    """Its bytes look like those of a manifest."""
+    data = b'{"schemaVersion": 2}'
+    add(store, data, told=references(parse(data, media.OCI_INDEX, "x")), is_document=True)
     assert [*fsck.check(store.engine.layout.root)] == []
