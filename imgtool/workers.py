@@ -42,7 +42,8 @@ def processes() -> int:
 
 
 def share(work: Callable[[Sequence[T]], R], items: Sequence[T], least: int) -> list[R]:
-    """What `work` returns of parts of `items`, in order.
+    """What `work` returns of parts of `items`. Of so many parts each has every so many-th item, so that what
+    stands together and takes long is shared too.
 
     Args:
         work: returns what marshal can hold. It must change nothing, because it may be done twice, and must
@@ -53,8 +54,7 @@ def share(work: Callable[[Sequence[T]], R], items: Sequence[T], least: int) -> l
     count = min(processes(), len(items) // least)
     if count < 2:
         return [work(items)] if items else []
-    size = -(-len(items) // count)
-    own, *others = (items[at : at + size] for at in range(0, len(items), size))
+    own, *others = (items[n::count] for n in range(count))
     workers: list[Worker] = []
     try:
         with suppress(OSError):  # no more processes: what has none is done here

@@ -142,23 +142,12 @@ def read_fd(fd: int, count: int, step: int | None = None) -> bytes:
 
 
 def entries(directory: str) -> list[str]:
-    """The names in a directory, in byte order; none where it is absent. Where it changes, or has just been
-    changed, scans until two scans agree, five times at most, and takes their union.
+    """The names in a directory, as `listed` has them.
 
     Raises:
         DataLoss: as `is_directory`.
     """
-    if not is_directory(directory):
-        return []
-    seen, _, is_steady = steadily(directory, lambda: (_scan(directory), True))
-    if not is_steady:
-        for _ in range(_SCANS_MAX - 1):
-            again = _scan(directory)
-            if again == seen:
-                break
-            seen |= again
-    # Of ASCII the order of text is that of bytes.
-    return sorted(seen) if all(map(str.isascii, seen)) else sorted(seen, key=os.fsencode)
+    return listed(directory).found
 
 
 class Seen(NamedTuple, Generic[T]):
@@ -172,6 +161,30 @@ class Seen(NamedTuple, Generic[T]):
     found: T
     identity: Identity
     is_steady: bool
+
+
+def listed(directory: str, *, or_file: bool = False) -> Seen[list[str]]:
+    """The names in a directory, in byte order; none where it is absent. Where it changes, or has just been
+    changed, scans until two scans agree, five times at most, and takes their union.
+
+    Raises:
+        DataLoss: as `is_directory`.
+    """
+    now, status = clock.wall(), _directory(directory, or_file)
+    if status is None:
+        return Seen([], (), False)
+    before, seen = identified(status), _scan(directory)
+    is_same = identity(directory) == before
+    is_steady = is_same and is_settled(before, now)
+    if not is_steady:
+        for _ in range(_SCANS_MAX - 1):
+            again = _scan(directory)
+            if again == seen:
+                break
+            seen |= again
+    # Of ASCII the order of text is that of bytes.
+    names = sorted(seen) if all(map(str.isascii, seen)) else sorted(seen, key=os.fsencode)
+    return Seen(names, before if is_same else (), is_steady)
 
 
 def steadily(path: str, look: Callable[[], tuple[T, bool]]) -> Seen[T]:
@@ -227,14 +240,14 @@ def inodes(directory: str) -> dict[str, int]:
         return {}
 
 
-def branch(directory: str) -> list[str]:
-    """As `entries`, of what lies between the records or objects. A file that no directory would be called
+def branch(directory: str) -> Seen[list[str]]:
+    """As `listed`, of what lies between the records or objects. A file that no directory would be called
     like is not ours, and nothing is in it.
 
     Raises:
         DataLoss: it is a file that has a directory's name: what was in there cannot be told.
     """
-    return entries(directory) if is_branch(base(directory)) or is_directory(directory, or_file=True) else []
+    return listed(directory, or_file=not is_branch(base(directory)))
 
 
 def walk_fan_out(directory: str) -> Iterator[tuple[str, str]]:
@@ -245,9 +258,9 @@ def walk_fan_out(directory: str) -> Iterator[tuple[str, str]]:
         DataLoss: as `branch`.
     """
     for algorithm in entries(directory):
-        for prefix in branch(inside(directory, algorithm)):
+        for prefix in branch(inside(directory, algorithm)).found:
             deep = inside(inside(directory, algorithm), prefix)
-            for rest in branch(deep):
+            for rest in branch(deep).found:
                 yield inside(deep, rest), f"{algorithm}:{prefix}{rest}"
 
 
@@ -260,19 +273,25 @@ def is_directory(path: str, *, or_file: bool = False) -> bool:
     Raises:
         DataLoss: it is a link: none is followed below the root of a store; or something else.
     """
+    return _directory(path, or_file) is not None
+
+
+def _directory(path: str, or_file: bool) -> os.stat_result | None:
     try:
-        mode = os.lstat(path).st_mode
+        status = os.lstat(path)
     except FileNotFoundError:
-        return False
+        return None
     except NotADirectoryError:
         raise _not_below(path) from None
     except OSError as error:
         raise from_oserror(error, "cannot open") from error
-    if stat.S_ISLNK(mode):
+    if stat.S_ISDIR(status.st_mode):
+        return status
+    if stat.S_ISLNK(status.st_mode):
         raise DataLoss(f"'{path}' is a symbolic link, expected a directory")
-    if not (stat.S_ISDIR(mode) or or_file):
+    if not or_file:
         raise _file(path)
-    return stat.S_ISDIR(mode)
+    return None
 
 
 def _not_below(path: str) -> DataLoss:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from imgtool import workers
 from imgtool.digest import Digest
@@ -24,22 +24,26 @@ if TYPE_CHECKING:
     from imgtool.disk.layout import Layout
     from imgtool.disk.workspace import Workspace
 
+R = TypeVar("R")
 Start = str
 """How the digests in a directory begin."""
 Columns = list[Any]
 """What a directory of the fan-out holds: the digests without how they begin, joined; their sizes; then what
 else there is of them.
 """
-Look = Callable[[str, Start], tuple[Columns, bool]]
-"""Returns what there is in a directory, and whether that is everything."""
+Look = Callable[[str, Start, Sequence[str]], tuple[Columns, bool]]
+"""Returns what there is in a directory, of which the names are given, and whether that is everything."""
 Thaw = Callable[[dict[Digest, int], Columns], Any]
 """Makes what was looked for of digests with their sizes, and the other columns."""
 Usual = tuple[str, str, str, dict[str, str]]
 """What `plain.target` returns."""
 
 _CACHE = "gc-content"
-_MANY = 60  # directories, which are worth a process of their own
-_NOTHING: tuple[read.Identity, Columns, bool] = (), [], False
+_MANY = 60  # directories, or parts of the images, which are worth a process of their own
+
+_Seen = tuple[Columns, read.Identity, bool]
+"""As `read.Seen`, but for marshal."""
+_NOTHING: _Seen = [], (), False
 
 
 class _Kept(NamedTuple):
@@ -50,6 +54,19 @@ class _Kept(NamedTuple):
     columns: Columns
 
 
+class Images(NamedTuple):
+    """The records of images in a directory, as gc read them; by the names of their files.
+
+    `since` is the wall clock before that, nanoseconds. While the directory has `identity` nothing is
+    different; where that is empty it says nothing. `usual` is what was read, of most.
+    """
+
+    since: int
+    identity: read.Identity
+    inodes: Mapping[str, int]
+    usual: dict[str, Usual]
+
+
 class Remembered:
     """What directories held when they were read, by their paths below the root of the store. Only what can be
     told to be so still is remembered, see `read.steadily`.
@@ -57,13 +74,11 @@ class Remembered:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self.records: dict[str, tuple[int, Mapping[str, tuple[int, Usual]]]] = {}
-        """Of the images in a directory, with the inodes of their files; and since when (wall clock,
-        nanoseconds) they are known.
-        """
+        self.images: dict[str, Images] = {}
+        """By their directory."""
         self._for_now: dict[tuple[str, str], _Kept] = {}
         self._seen: dict[str, _Kept] = {}  # for later too
-        self._ahead: dict[str, tuple[read.Identity, Columns, bool]] | None = None
+        self._ahead: dict[str, _Seen] | None = None
         self._thawed: dict[Start, tuple[str, list[int], dict[Digest, int]]] = {}
         self._new = 0
         self._keeper: workers.Worker | None = None
@@ -103,15 +118,15 @@ class Remembered:
         seen = self._seen.get(key)
         if seen and seen.identity == identity:
             return seen.found
-        before, columns, is_steady = self._ahead.pop(key, _NOTHING) if self._ahead else _NOTHING
+        columns, before, is_steady = self._ahead.pop(key, _NOTHING) if self._ahead else _NOTHING
         if identity and before == identity:
             self._new += is_steady
             return self._thaw(key, start, thaw, identity if is_steady else (), columns)
-        before, columns = self._kept.pop(key, _NOTHING[:2])
+        before, columns = self._kept.pop(key, ((), []))
         if identity and before == identity:
             with suppress(AttributeError, TypeError, ValueError, LookupError, InvalidArgument):
                 return self._thaw(key, start, thaw, identity, columns)
-        looked = read.steadily(directory, partial(look, directory, start))
+        looked = _looked(directory, start, look)
         self._new += looked.is_steady
         return self._thaw(key, start, thaw, looked.identity if looked.is_steady else (), looked.found)
 
@@ -130,19 +145,30 @@ class Remembered:
             self._seen[key] = _Kept(identity, found, columns)
         return found
 
-    def read_ahead(self, looks: Sequence[tuple[str, Start, Look]]) -> None:
-        """Have what `for_later` is going to be asked looked at by several processes, if it is much. Once: at
-        a second look little is different.
+    def may_read_ahead(self) -> bool:
+        """Once: at a second look little is different."""
+        return self._ahead is None and workers.processes() > 1
+
+    def read_ahead(
+        self, looks: Sequence[tuple[str, Start, Look]], parts: Sequence[Callable[[], R]]
+    ) -> Sequence[R]:
+        """Have what `for_later` is going to be asked looked at by several processes, if it is much; and
+        `parts` of other work done beside. Returns what these return, which marshal can hold; nothing if
+        nothing was done.
         """
-        if self._ahead is not None or workers.processes() < 2:
-            return
         self._ahead = {}
         new = [look for look in looks if not self._has(look[0])]
-        if len(new) < 2 * _MANY:
-            return
-        for looked in workers.share(_looked, new, _MANY):
-            for directory, identity, columns, is_steady in looked:
-                self._ahead[self._key(directory)] = identity, columns, is_steady
+        tasks: list[Callable[[], Any]] = [*(partial(_look_ahead, *look) for look in new), *parts]
+        if len(tasks) < 2 * _MANY:
+            return []
+        results: list[Any] = [None] * len(tasks)
+        for done in workers.share(_done, [*enumerate(tasks)], _MANY):
+            for n, result in done:
+                results[n] = result
+        for (directory, _, _), seen in zip(new, results, strict=False):
+            if seen:
+                self._ahead[self._key(directory)] = seen
+        return results[len(new) :]
 
     def seen(self, directory: str) -> Any:
         """What `directory` held when it was read for later; None where it was not, or has changed since."""
@@ -194,15 +220,25 @@ class Remembered:
         cache.save(self._layout, new, _CACHE, [pairs, directories])
 
 
-def _looked(looks: Sequence[tuple[str, Start, Look]]) -> list[tuple[str, read.Identity, Columns, bool]]:
-    """What was whole and did not change meanwhile, and whether that is steady."""
-    all = []
-    for directory, start, look in looks:
-        with suppress(ImgtoolError):  # is told by who looks again
-            columns, identity, is_steady = read.steadily(directory, partial(look, directory, start))
-            if identity:
-                all.append((directory, identity, columns, is_steady))
-    return all
+def _done(tasks: Sequence[tuple[int, Callable[[], Any]]]) -> list[tuple[int, Any]]:
+    return [(n, task()) for n, task in tasks]
+
+
+def _look_ahead(directory: str, start: Start, look: Look) -> _Seen | None:
+    """What there is, if it was whole and did not change meanwhile."""
+    with suppress(ImgtoolError):  # is told by who looks again
+        columns, identity, is_steady = _looked(directory, start, look)
+        if identity:
+            return columns, identity, is_steady
+    return None
+
+
+def _looked(directory: str, start: Start, look: Look) -> read.Seen[Columns]:
+    names, before, is_steady = read.branch(directory)
+    columns, is_whole = look(directory, start, names)
+    if not (is_whole and before and read.identity(directory) == before):
+        return read.Seen(columns, (), False)
+    return read.Seen(columns, before, is_steady)
 
 
 def sized(start: Start, rests: str, sizes: Sequence[int]) -> dict[Digest, int]:

@@ -7,7 +7,6 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from imgtool import clock, workers
@@ -15,7 +14,7 @@ from imgtool.digest import Digest, completing
 from imgtool.disk import plain, read, remembered
 from imgtool.disk.engine import collect
 from imgtool.disk.layout import SUFFIX, inside, is_record
-from imgtool.disk.remembered import Columns, Look, Remembered, Start, Thaw, Usual
+from imgtool.disk.remembered import Columns, Images, Look, Remembered, Start, Thaw, Usual
 from imgtool.errors import DataLoss, ImgtoolError, InvalidArgument, from_oserror
 from imgtool.model import ContentInfo, Image, Target
 from imgtool.names import for_gc, name_of_file
@@ -29,14 +28,14 @@ if TYPE_CHECKING:
 Load = Callable[[Digest], "ContentInfo | None"]
 """Reads the record of a digest; None where there is none any more."""
 
-# What is worth a process of its own.
-_MANY = 2_000
+_MANY = 2_000  # images, which are worth a process of their own
+_PART = 30  # images, which take about as long as a directory of content
 
 
 def content(directory: str, load: Load, on_error: OnError) -> Iterator[ContentInfo]:
     """The content records below `directory`, in byte order of the digests."""
     for deep, start in _directories(directory):
-        for entry in read.branch(deep):
+        for entry in read.branch(deep).found:
             if is_record(entry):
                 name = start + entry[: -len(SUFFIX)]
                 info = collect(on_error, lambda name: load(_recorded(name)), name)
@@ -62,19 +61,27 @@ def objects(directory: str, memory: Remembered | None) -> Iterator[tuple[Digest,
 
 
 def read_ahead(layout: Layout, memory: Remembered, load: Callable[[str], Load]) -> None:
-    """Have all records of content and all objects looked at by several processes, if it is much.
+    """Have all records of content and of images and all objects looked at by several processes, if it is
+    much.
 
     Args:
         load: gives what `inventory` takes for a namespace.
     """
+    if not memory.may_read_ahead():
+        return
     with suppress(ImgtoolError):  # is told by who looks again
-        looks: list[list[tuple[str, Start, Look]]] = []
+        looks: list[tuple[str, Start, Look]] = []
+        parts: list[partial[tuple[str, dict[str, Usual]]]] = []
         for ns in read.entries(layout.namespaces):
             look = partial(_records, load(ns), None)
-            looks.append([(*at, look) for at in _directories(layout.content(ns))])
-        looks.append([(*at, _objects) for at in _directories(layout.objects)])
-        # Records take longer than objects.
-        memory.read_ahead([look for some in zip_longest(*looks) for look in some if look])
+            looks += ((*at, look) for at in _directories(layout.content(ns)))
+            directory = layout.images(ns)
+            memory.images[directory], names = _unread(directory)
+            for at in range(0, len(names), _PART):
+                parts.append(partial(_read_records, directory, names[at : at + _PART]))
+        looks += ((*at, _objects) for at in _directories(layout.objects))
+        for directory, usuals in memory.read_ahead(looks, parts):
+            memory.images[directory].usual.update(usuals)
 
 
 def targets(
@@ -96,7 +103,7 @@ def _each(directory: str, memory: Remembered | None, look: Look, thaw: Thaw) -> 
         if memory:
             yield memory.for_later(deep, start, look, thaw)
         else:
-            rests, sizes, *columns = look(deep, start)[0]
+            rests, sizes, *columns = look(deep, start, read.branch(deep).found)[0]
             yield thaw(remembered.sized(start, rests, sizes), columns)
 
 
@@ -104,18 +111,20 @@ def _directories(directory: str) -> Iterator[tuple[str, Start]]:
     """The directories `<algorithm>/<2 hex>` below `directory`, and how the digests in them begin."""
     for algorithm in read.entries(directory):
         above = inside(directory, algorithm)
-        for prefix in read.branch(above):
+        for prefix in read.branch(above).found:
             yield inside(above, prefix), f"{algorithm}:{prefix}"
 
 
-def _records(load: Load, on_error: OnError, directory: str, start: Start) -> tuple[Columns, bool]:
+def _records(
+    load: Load, on_error: OnError, directory: str, start: Start, names: Sequence[str]
+) -> tuple[Columns, bool]:
     rests: list[str] = []
     sizes: list[int] = []
     labels: list[tuple[int, Mapping[str, str]]] = []
     references: list[tuple[int, int, str, str | None, bool]] = []
     forms: dict[tuple[str, ...], int] = {}  # own media type and those of the children: many have the same
     is_whole = True
-    records = [entry for entry in read.branch(directory) if is_record(entry)]
+    records = [name for name in names if is_record(name)]
     for entry, data in read.small_files(directory, records):
         rest = entry[: -len(SUFFIX)]
         usual = plain.size(data)
@@ -145,9 +154,9 @@ def _targets(
 ) -> tuple[dict[str, Target], bool]:
     found: dict[str, Target] = {}
     is_whole = True
-    records = [entry for entry in read.entries(directory) if is_record(entry)]
-    for entry, usual in _read_targets(directory, memory, records):
-        if usual:
+    images, names = _read(directory, memory)
+    for entry in names:
+        if usual := images.usual.get(entry):
             name, digest, media_type, labels = usual
             found[name] = Target(Digest(digest), media_type, labels)
         elif image := collect(on_error, load, inside(directory, entry)):
@@ -158,38 +167,41 @@ def _targets(
     return {name: found[name] for name in sorted(found)}, is_whole
 
 
-def _read_targets(
-    directory: str, memory: Remembered | None, records: Sequence[str]
-) -> list[tuple[str, Usual | None]]:
-    """Of each record what `plain.target` makes of it; None if that is nothing, or has another name. What has
-    not changed since this gc read it is not read again.
+def _read(directory: str, memory: Remembered | None) -> tuple[Images, list[str]]:
+    """The records of the images in a directory, and the names of all. What has not changed since this gc
+    read it is not read again.
     """
-    now, inodes = clock.wall(), read.inodes(directory) if memory else {}
-    looked, before = memory.records.get(directory, (0, {})) if memory else (0, {})
-    known: list[tuple[str, Usual | None]] = []
-    for entry in before.keys() & set(records) if before else ():
-        inode, usual = before[entry]
-        if read.is_older(read.identity(inside(directory, entry)), inode, looked):
-            known.append((entry, usual))
-    if known:
-        records = sorted(set(records).difference(entry for entry, _ in known))
-    parts = workers.share(partial(_usual_targets, directory), records, _MANY)
-    all = [*known, *chain.from_iterable(parts)]
+    images, names = _unread(directory)
+    before = memory.images.get(directory) if memory else None
+    if before and before.usual:
+        is_same = before.identity == images.identity != ()
+        for name in names:
+            usual, inode = before.usual.get(name), before.inodes.get(name, 0)
+            if usual and (is_same or read.is_older(read.identity(inside(directory, name)), inode, before.since)):
+                images.usual[name] = usual
+    left = [name for name in names if name not in images.usual]
+    for _, usuals in workers.share(partial(_read_records, directory), left, _MANY):
+        images.usual.update(usuals)
     if memory:
-        memory.records[directory] = (
-            now,
-            {entry: (inodes.get(entry, 0), usual) for entry, usual in all if usual},
-        )
-    return all
+        memory.images[directory] = images
+    return images, names
 
 
-def _usual_targets(directory: str, records: Sequence[str]) -> list[tuple[str, Usual | None]]:
-    all: list[tuple[str, Usual | None]] = []
-    for entry, data in read.small_files(directory, records):
+def _unread(directory: str) -> tuple[Images, list[str]]:
+    """What there is to know before records of images are read, and the names of all."""
+    now, inodes = clock.wall(), read.inodes(directory)
+    names, identity, is_steady = read.listed(directory)
+    return Images(now, identity if is_steady else (), inodes, {}), [name for name in names if is_record(name)]
+
+
+def _read_records(directory: str, names: Sequence[str]) -> tuple[str, dict[str, Usual]]:
+    """`directory`, and what `plain.target` makes of its records; but not of those that have another name."""
+    found: dict[str, Usual] = {}
+    for name, data in read.small_files(directory, names):
         usual = plain.target(data)
-        fits = usual and usual[0] == name_of_file(entry[: -len(SUFFIX)])
-        all.append((entry, usual if fits else None))
-    return all
+        if usual and usual[0] == name_of_file(name[: -len(SUFFIX)]):
+            found[name] = usual
+    return directory, found
 
 
 def _recorded(text: str) -> Digest:
@@ -199,11 +211,11 @@ def _recorded(text: str) -> Digest:
         raise DataLoss(f"content record '{text}': {error.message}") from None
 
 
-def _objects(directory: str, start: Start) -> tuple[Columns, bool]:
+def _objects(directory: str, start: Start, names: Sequence[str]) -> tuple[Columns, bool]:
     rests: list[str] = []
     sizes: list[int] = []
     # Below what is not called by two digits no object is.
-    names = completing(start, read.branch(directory)) if start[-3] == ":" else []
+    names = completing(start, names) if start[-3] == ":" else []
     if not names:
         return ["", sizes], True
     try:
