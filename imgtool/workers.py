@@ -114,11 +114,12 @@ class Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def result(self) -> bytes | None:
-        """What `work` has returned; None if the worker has failed."""
+        """What `work` has returned; None if the worker has failed. To be ended by then is left to `end`: it may
+        take a while, in which there is something to do.
+        """
         parts = []
         while data := os.read(self._out, _PIPE):
             parts.append(data)
-        self.end()
         found = b"".join(parts)
         is_whole = len(found) == _LENGTH + int.from_bytes(found[:_LENGTH])
         return found[_LENGTH:] if is_whole else None

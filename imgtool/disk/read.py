@@ -54,11 +54,11 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
     return fd, status
 
 
-def _open(path: str, at: int | None = None) -> int:
+def _open(path: str, at: int | None = None, more: int = 0) -> int:
     try:
-        return os.open(path, _QUIETLY, dir_fd=at)
+        return os.open(path, _QUIETLY | more, dir_fd=at)
     except PermissionError:  # of a file that is not ours; or it must not be read at all
-        return os.open(path, _FLAGS, dir_fd=at)
+        return os.open(path, _FLAGS | more, dir_fd=at)
 
 
 def read_regular(path: str, limit: int) -> bytes:
@@ -95,7 +95,7 @@ def small_files(directory: str, names: Iterable[str]) -> Iterator[tuple[str, byt
     bytes: what it is, `read_regular` tells. What is not there is left out.
     """
     try:
-        at = os.open(directory, _FLAGS | os.O_DIRECTORY)
+        at = _open(directory, more=os.O_DIRECTORY)
     except OSError:
         yield from ((name, b"") for name in names)
         return
@@ -309,8 +309,15 @@ def _file(path: str) -> DataLoss:
 
 def _scan(directory: str) -> set[str]:
     try:
-        return set(os.listdir(directory))
+        fd = _open(directory, more=os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError as error:
         raise from_oserror(error, "cannot list") from error
+    try:
+        return set(os.listdir(fd))
+    except OSError as error:
+        error.filename = directory
+        raise from_oserror(error, "cannot list") from error
+    finally:
+        os.close(fd)

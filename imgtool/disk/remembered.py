@@ -175,10 +175,16 @@ class Remembered:
         seen = self._seen.get(self._key(directory))
         return seen.found if seen and seen.identity == read.identity(directory) else None
 
+    def count(self, directory: str) -> int | None:
+        """How many files a directory of the fan-out held when it was looked at; None where it was not."""
+        seen = self._seen.get(self._key(directory))
+        return len(seen.columns[1]) if seen else None
+
     def _has(self, directory: str) -> bool:
-        key, identity = self._key(directory), read.identity(directory)
+        key = self._key(directory)
         seen, kept = self._seen.get(key), self._kept.get(key)
-        return bool(seen and seen.identity == identity) or bool(kept and kept[0] == identity)
+        known = [*([seen.identity] if seen else []), *([kept[0]] if kept else [])]
+        return bool(known) and read.identity(directory) in known
 
     def _key(self, directory: str) -> str:
         return directory[len(self._layout.root) + 1 :]

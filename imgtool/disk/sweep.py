@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +13,7 @@ from imgtool import clock
 from imgtool.digest import Digest
 from imgtool.disk import atomic, gc_log, ingests, log, read, scan
 from imgtool.disk.engine import Engine, new_id
+from imgtool.disk.freeing import Freeing
 from imgtool.disk.layout import inside, parent
 from imgtool.errors import ResourceExhausted
 from imgtool.stores import Garbage, Litter
@@ -42,19 +44,20 @@ def removing(engine: Engine, about: int) -> Iterator[Callable[[Garbage], None]]:
     batch = atomic.Batch()
     if about >= atomic.SYNCFS_FROM:
         atomic.sync_all(engine.layout.root)
-    with engine.locks.removing() as held:
+    with Freeing() as freeing:
+        with engine.locks.removing() as held:
 
-        def remove(garbage: Garbage) -> None:
-            with held.writing():
-                _remove(engine, garbage, batch)
-                gc_log.ended(engine)
+            def remove(garbage: Garbage) -> None:
+                with held.writing():
+                    _remove(engine, garbage, batch, freeing)
+                    gc_log.ended(engine)
 
-        yield remove
-    # For this nobody need wait: an object that a power cut brings back is garbage.
-    batch.sync()
+            yield remove
+        # For this nobody need wait: an object that a power cut brings back is garbage.
+        batch.sync()
 
 
-def _remove(engine: Engine, garbage: Garbage, batch: atomic.Batch) -> None:
+def _remove(engine: Engine, garbage: Garbage, batch: atomic.Batch, freeing: Freeing) -> None:
     """Remove it; that the objects are gone is durable with the next sync of `batch`."""
     layout = engine.layout
     # A power cut must not bring back a record that somebody removed and did not live to sync, once
@@ -71,9 +74,10 @@ def _remove(engine: Engine, garbage: Garbage, batch: atomic.Batch) -> None:
         _log(engine, ns, garbage)
         for id in garbage.leases.get(ns, ()):
             batch.unlink(layout.lease(ns, id))
-        _unlink(batch, [layout.content_record(ns, digest) for digest in garbage.content.get(ns, ())])
+        records = [layout.content_record(ns, digest) for digest in garbage.content.get(ns, ())]
+        _unlink(engine, batch, freeing, records)
     batch.sync()
-    _unlink(batch, [layout.object(digest) for digest in garbage.objects])
+    _unlink(engine, batch, freeing, [layout.object(digest) for digest in garbage.objects])
     for item in garbage.litter:
         if item.kind == "ingest":
             ingests.collect(engine, item.namespace, item.name)
@@ -106,11 +110,15 @@ def _nearest(directory: str) -> str:
     return directory
 
 
-def _unlink(batch: atomic.Batch, paths: Sequence[str]) -> None:
+def _unlink(engine: Engine, batch: atomic.Batch, freeing: Freeing, paths: Sequence[str]) -> None:
     """Remove files of the fan-out, and the directories above them if nothing is left there."""
     for path in paths:
+        freeing.hold(path)
         batch.unlink(path)
-    for directory in dict.fromkeys(map(parent, paths)):
+    for directory, count in Counter(map(parent, paths)).items():
+        held = engine.directories and engine.directories.count(directory)
+        if held and held > count:
+            continue  # to be told so by the system takes as long as removing a file
         if batch.rmdir(directory):
             batch.rmdir(parent(directory))
 

@@ -12,10 +12,10 @@ import pytest
 
 from imgtool import workers
 from imgtool.digest import Digest
-from imgtool.disk import DiskStore, cache, open_store, read, remembered
+from imgtool.disk import DiskStore, cache, open_store, read, remembered, scan
 from imgtool.errors import DataLoss, FailedPrecondition
 from imgtool.memory import MemoryStore
-from imgtool.model import ContentInfo
+from imgtool.model import ContentInfo, Image
 from imgtool.ops import documents, gc
 from imgtool.stores import Store
 
@@ -213,6 +213,100 @@ def test_a_copy_of_the_store_does_not_believe_the_cache(store: DiskStore, root: 
     victim.write_text("rotten")
     with open_store(str(copy)) as other, pytest.raises(DataLoss):
         gc.collect(other)
+
+
+@pytest.fixture
+def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can be read ahead is, as by several processes."""
+    monkeypatch.setattr(remembered, "_MANY", 1)
+    monkeypatch.setattr(workers, "processes", lambda: 2)
+    monkeypatch.setattr(workers, "share", lambda work, items, least: [work(items[::2]), work(items[1::2])])
+
+
+@pytest.mark.usefixtures("ahead")
+def test_images_are_read_with_content(store: DiskStore, read_paths: list[str]) -> None:
+    """Of all namespaces, once, and not one by one."""
+    for n in range(70):
+        tag(store, f"a/{n}", Digest.of(b"%d" % n), LAYER)
+        tag(store, f"b{n}", Digest.of(b"%d" % n), LAYER, OTHER)
+    put = [store.images(namespace).targets() for namespace in (NS, OTHER)]
+    read_paths.clear()
+    with store.remembering():
+        store.content(NS).inventory()
+        assert len(read_paths) == len(set(read_paths)) == 140
+        assert [store.images(namespace).targets() for namespace in (NS, OTHER)] == put
+        assert len(read_paths) == 140
+        store.content(OTHER).inventory()
+    assert len(read_paths) == 140
+
+
+@pytest.mark.usefixtures("ahead")
+@pytest.mark.parametrize("settled", [True, False])
+def test_an_image_that_is_changed_after_it_was_read_ahead_is_read_again(
+    store: DiskStore, root: Path, monkeypatch: pytest.MonkeyPatch, settled: bool
+) -> None:
+    """Its directory has changed; so soon that nothing of it is believed, or only what is old."""
+    if not settled:
+        monkeypatch.setattr(read, "_SETTLED", 60_000_000_000)
+    old, new = Digest.of(b"old"), Digest.of(b"new")
+    for name in "abc":
+        tag(store, name, old, LAYER)
+    with store.remembering(), open_store(str(root)) as other:
+        store.content(NS).inventory()
+        target = other.images(NS).get("b").target
+        other.images(NS).update(Image("b", target._replace(digest=new)), "target")
+        other.images(NS).delete("c")
+        tag(other, "d", new, LAYER)
+        targets = store.images(NS).targets()
+        assert {name: target.digest for name, target in targets.items()} == {"a": old, "b": new, "d": new}
+
+
+def test_of_images_that_have_just_been_changed_by_hand_nothing_is_known(
+    store: DiskStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another change could leave their directory as it looks."""
+    monkeypatch.setattr(read, "_SETTLED", 60_000_000_000)
+    tag(store, "a", Digest.of(b"a"), LAYER)
+    images = root / "namespaces" / NS / "images"
+    assert scan._unread(str(images))[0].identity == read.identity(str(images))
+    (images / "a.toml").rename(images / "b.toml")
+    assert scan._unread(str(images))[0].identity == ()
+
+
+def test_directories_in_which_nothing_is_left_are_removed(store: DiskStore, root: Path) -> None:
+    """And those alone."""
+    kept = image(store, "a")
+    taken = {digest.encoded[:2] for digest in kept}
+    gone = [data for n in range(40) if Digest.of(data := b"%d" % n).encoded[:2] not in taken]
+    assert len(gone) > 20
+    for data in gone:
+        add(store, data)
+    gc.collect(store)
+    assert objects(store) == kept
+    for above in (root / "objects", root / "namespaces" / NS / "content"):
+        assert {path.name for path in above.glob("sha256/*")} == taken
+
+
+def test_each_directory_is_listed_for_all_namespaces_once(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading ahead for each namespace again would cost their number squared."""
+    monkeypatch.setattr(workers, "processes", lambda: 2)
+    names = [f"n{n}" for n in range(9)]
+    for name in names:
+        add(store, b"x", name)
+    listed: list[str] = []
+    directories = read.listed
+
+    def counted(directory: str, **how: bool) -> read.Seen[list[str]]:
+        listed.append(directory)
+        return directories(directory, **how)
+
+    monkeypatch.setattr(read, "listed", counted)
+    with store.remembering():
+        for name in names:
+            store.content(name).inventory()
+        assert len([path for path in listed if path.endswith("/n3/content")]) == 2
 
 
 def test_a_dry_run_keeps_nothing(store: DiskStore, root: Path) -> None:
