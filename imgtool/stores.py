@@ -614,10 +614,9 @@ class Store(Records, Protocol):
             held: namespace and ref of ingests that a lease holds: those are no litter.
         """
 
-    def remembering(self, *, keep: bool = False) -> AbstractContextManager[Callable[[], None]]:
+    def remembering(self, *, keep: bool = False) -> AbstractContextManager[None]:
         """Inside, what was read once is read again only if it has changed. For gc, which looks at
-        everything twice. Gives what is called when all has been read once: what was read ahead is forgotten,
-        and it begins to keep the rest.
+        everything twice, at the objects last.
 
         Args:
             keep: what this tells of content and objects, but not of images and leases, may be kept for

@@ -1,5 +1,4 @@
-"""Work on many small things, shared with copies of this process: one for each processor, while it pays. And
-work that such a copy does beside us.
+"""Work on many small things, shared with copies of this process: one for each processor, while it pays.
 
 A copy that fails for whatever reason counts as not having been there: its part is done here, and what is
 wrong with it is told from here. It keeps nothing of ours open but the way back, so that neither a lock nor a
@@ -70,19 +69,6 @@ def share(work: Callable[[Sequence[T]], R], items: Sequence[T], least: int) -> l
             worker.end()
 
 
-def begin(work: Callable[[], None]) -> Worker | None:
-    """Have a copy of this process do `work` while we go on; None where there can be none.
-
-    Args:
-        work: as for `share`, but that it may change what may be changed twice.
-    """
-    if processes() < 2:
-        return None
-    with suppress(OSError):
-        return Worker(lambda _: work(), None)
-    return None
-
-
 def _has_threads() -> bool:
     """A process with threads must not be copied: a copy has one, and the locks of all."""
     threading = sys.modules.get("threading")
@@ -114,9 +100,7 @@ class Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def result(self) -> bytes | None:
-        """What `work` has returned; None if the worker has failed. To be ended by then is left to `end`: it may
-        take a while, in which there is something to do.
-        """
+        """What `work` has returned; None if the worker has failed. `end` waits until it is gone."""
         parts = []
         while data := os.read(self._out, _PIPE):
             parts.append(data)

@@ -209,8 +209,8 @@ class Output:
         size, pad = (len, str.ljust) if is_ascii else (width, _padded)
         *widths, _ = (max(map(size, column)) for column in zip(*lines, strict=True))
         for at in range(0, len(lines), _BLOCK):
-            block = lines[at : at + _BLOCK]
-            self.write("".join(f"{' '.join([*map(pad, line, widths), line[-1]]).rstrip()}\n" for line in block))
+            block = ([*map(pad, line, widths), line[-1]] for line in lines[at : at + _BLOCK])
+            self.write("".join(f"{' '.join(cells).rstrip()}\n" for cells in block))
 
 
 def _padded(cell: str, size: int) -> str:

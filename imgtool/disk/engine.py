@@ -120,29 +120,20 @@ class Engine:
         self.directories: Remembered | None = None
 
     @contextmanager
-    def remembering(self, *, keep: bool = False) -> Iterator[Callable[[], None]]:
+    def remembering(self, *, keep: bool = False) -> Iterator[None]:
         """See `stores.Store.remembering`."""
         from imgtool.disk.remembered import Remembered
 
         directories = Remembered(self.layout)
         self._memory, self.directories = {}, directories
-
-        def all_is_read() -> None:
-            directories.forget_ahead()
+        try:
+            yield
             if keep and self.exists():
                 with suppress(ImgtoolError):  # what must not be written is not
-                    self.check_writable()
-                    directories.begin_to_keep(self.workspace)
-
-        try:
-            yield all_is_read
-            if keep and self.exists():
-                with suppress(ImgtoolError):
                     self.check_writable()
                     directories.keep(self.workspace)
         finally:
             self._memory = self.directories = None
-            directories.close()
 
     def exists(self) -> bool:
         """Whether there is a store."""

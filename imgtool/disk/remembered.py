@@ -8,12 +8,13 @@ content records and objects. Images and leases, from which gc starts, are never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from imgtool import workers
+from imgtool import clock, workers
 from imgtool.digest import Digest
 from imgtool.disk import cache, read
 from imgtool.errors import ImgtoolError, InvalidArgument
@@ -81,7 +82,7 @@ class Remembered:
         self._ahead: dict[str, _Seen] | None = None
         self._thawed: dict[Start, tuple[str, list[int], dict[Digest, int]]] = {}
         self._new = 0
-        self._keeper: workers.Worker | None = None
+        self._less: dict[str, tuple[read.Identity, AbstractSet[str]]] = {}  # since it was seen
 
     @cached_property
     def _kept(self) -> dict[str, tuple[read.Identity, Columns]]:
@@ -175,10 +176,9 @@ class Remembered:
         seen = self._seen.get(self._key(directory))
         return seen.found if seen and seen.identity == read.identity(directory) else None
 
-    def count(self, directory: str) -> int | None:
-        """How many files a directory of the fan-out held when it was looked at; None where it was not."""
-        seen = self._seen.get(self._key(directory))
-        return len(seen.columns[1]) if seen else None
+    def count(self, directory: str) -> int:
+        """How many files a directory of the fan-out held when it was seen."""
+        return len(self._seen[self._key(directory)].columns[1])
 
     def _has(self, directory: str) -> bool:
         key = self._key(directory)
@@ -193,35 +193,38 @@ class Remembered:
         """All has been asked for: what was read ahead and not asked for is not believed any more."""
         self._ahead = {}
 
-    def begin_to_keep(self, workspace: Workspace) -> None:
-        """Have what is known by now put into `cache/` while we go on, if it is much."""
-        if not self._keeper and self._new >= 2 * _MANY and self._is_worth_keeping():
-            self._keeper = workers.begin(partial(self._save, workspace.new_path()))
+    def unchanged(self, directories: Iterable[str]) -> set[str]:
+        """Those of the fan-out that are as they were seen."""
+        seen = {directory: self._seen.get(self._key(directory)) for directory in directories}
+        return {each for each, was in seen.items() if was and was.identity == read.identity(each)}
+
+    def removed(self, directory: str, rests: AbstractSet[str]) -> None:
+        """Tell that a directory of the fan-out is as it was seen, but without `rests`, and is stamped. Nobody
+        else may have changed it.
+        """
+        identity = read.identity(directory)
+        if identity and read.is_settled(identity, clock.wall()):
+            self._less[self._key(directory)] = identity, rests
+            self._new += 1
 
     def keep(self, workspace: Workspace) -> None:
         """Put all that was asked for into `cache/`, if much of it is not there yet."""
-        if self._keeper and self._keeper.result():
-            return
-        if self._is_worth_keeping():
+        if cache.is_worth(self._new, len(self._seen)):
             self._save(workspace.new_path())
-
-    def close(self) -> None:
-        """Nothing of it is kept any more."""
-        if self._keeper:
-            self._keeper.end()
-
-    def _is_worth_keeping(self) -> bool:
-        return cache.is_worth(self._new, len(self._seen))
 
     def _save(self, new: str) -> None:
         sizes: dict[str, tuple[int, list[int]]] = {}  # by the digests
         directories = {}
         for key, seen in self._seen.items():
-            rests, own, *others = seen.columns
+            identity, columns = seen.identity, seen.columns
+            if key in self._less:
+                identity, gone = self._less[key]
+                columns = _without(columns, gone)
+            rests, own, *others = columns
             n, known = sizes.setdefault(rests, (len(sizes), own))
             if known != own:
                 continue  # an object that is not as its record says: let the next gc look
-            directories[key] = [seen.identity, n, *others]
+            directories[key] = [identity, n, *others]
         pairs = [(rests, own) for rests, (_, own) in sizes.items()]
         cache.save(self._layout, new, _CACHE, [pairs, directories])
 
@@ -250,6 +253,21 @@ def _looked(directory: str, start: Start, look: Look) -> read.Seen[Columns]:
 def sized(start: Start, rests: str, sizes: Sequence[int]) -> dict[Digest, int]:
     """The digests and sizes in two columns."""
     return dict(zip([Digest(start + rest) for rest in rests.split()], sizes, strict=True))
+
+
+def _without(columns: Columns, gone: AbstractSet[str]) -> Columns:
+    """What is left in a directory of the fan-out."""
+    rests, sizes, *others = columns
+    names = rests.split()
+    left = [n for n, name in enumerate(names) if name not in gone]
+    new: Columns = [" ".join([names[n] for n in left]), [sizes[n] for n in left]]
+    if others:  # of records, see `thaw_records`
+        labels, forms, references = others
+        place = {n: at for at, n in enumerate(left)}
+        new.append([(place[n], of) for n, of in labels if n in place])
+        new.append(forms)
+        new.append([(place[n], *told) for n, *told in references if n in place])
+    return new
 
 
 def thaw_objects(sizes: dict[Digest, int], columns: Columns) -> dict[Digest, int]:

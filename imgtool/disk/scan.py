@@ -58,6 +58,8 @@ def objects(directory: str, memory: Remembered | None) -> Iterator[tuple[Digest,
     """The objects below `directory` and their sizes, in byte order of the digests."""
     for found in _each(directory, memory, _objects, remembered.thaw_objects):
         yield from found.items()
+    if memory:
+        memory.forget_ahead()
 
 
 def read_ahead(layout: Layout, memory: Remembered, load: Callable[[str], Load]) -> None:
@@ -175,10 +177,10 @@ def _read(directory: str, memory: Remembered | None) -> tuple[Images, list[str]]
     before = memory.images.get(directory) if memory else None
     if before and before.usual:
         is_same = before.identity == images.identity != ()
-        for name in names:
-            usual, inode = before.usual.get(name), before.inodes.get(name, 0)
-            if usual and (is_same or read.is_older(read.identity(inside(directory, name)), inode, before.since)):
-                images.usual[name] = usual
+        for name in before.usual.keys() & set(names):
+            inode = before.inodes.get(name, 0)
+            if is_same or read.is_older(read.identity(inside(directory, name)), inode, before.since):
+                images.usual[name] = before.usual[name]
     left = [name for name in names if name not in images.usual]
     for _, usuals in workers.share(partial(_read_records, directory), left, _MANY):
         images.usual.update(usuals)

@@ -97,7 +97,7 @@ class DiskStore(DiskRecords):
 
         return sweep.litter(self.engine, held)
 
-    def remembering(self, *, keep: bool = False) -> AbstractContextManager[Callable[[], None]]:
+    def remembering(self, *, keep: bool = False) -> AbstractContextManager[None]:
         return self.engine.remembering(keep=keep)
 
     def recall(self, name: str) -> Any:

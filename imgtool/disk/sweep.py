@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +13,7 @@ from imgtool.digest import Digest
 from imgtool.disk import atomic, gc_log, ingests, log, read, scan
 from imgtool.disk.engine import Engine, new_id
 from imgtool.disk.freeing import Freeing
-from imgtool.disk.layout import inside, parent
+from imgtool.disk.layout import SUFFIX, base, inside, parent
 from imgtool.errors import ResourceExhausted
 from imgtool.stores import Garbage, Litter
 
@@ -112,14 +111,20 @@ def _nearest(directory: str) -> str:
 
 def _unlink(engine: Engine, batch: atomic.Batch, freeing: Freeing, paths: Sequence[str]) -> None:
     """Remove files of the fan-out, and the directories above them if nothing is left there."""
+    gone: dict[str, set[str]] = {}
+    for path in paths:
+        gone.setdefault(parent(path), set()).add(base(path).removesuffix(SUFFIX))
+    memory = engine.directories
+    unchanged = memory.unchanged(gone) if memory else set()
     for path in paths:
         freeing.hold(path)
         batch.unlink(path)
-    for directory, count in Counter(map(parent, paths)).items():
-        held = engine.directories and engine.directories.count(directory)
-        if held and held > count:
-            continue  # to be told so by the system takes as long as removing a file
-        if batch.rmdir(directory):
+    for directory, rests in gone.items():
+        if memory and directory in unchanged and memory.count(directory) > len(rests):
+            # What is left is known, and need not be read again by the next gc.
+            atomic.stamp(directory, clock.wall())
+            memory.removed(directory, rests)
+        elif batch.rmdir(directory):
             batch.rmdir(parent(directory))
 
 

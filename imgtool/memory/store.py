@@ -186,8 +186,8 @@ class MemoryStore:
             and (ingest.expires is None or is_past(ingest.expires, clock.wall()))
         ]
 
-    def remembering(self, *, keep: bool = False) -> AbstractContextManager[Callable[[], None]]:
-        return nullcontext(lambda: None)
+    def remembering(self, *, keep: bool = False) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def recall(self, name: str) -> Any:
         return json.loads(self._kept.get(name, "null"))

@@ -44,10 +44,10 @@ def collect(store: Store, *, dry_run: bool = False) -> Garbage:
         Unavailable: others do not stop changing the store; nothing was removed.
     """
     documents = Documents(store.settings.follow)
-    with _no_cycles(), store.remembering(keep=not dry_run) as all_is_read:
+    with _no_cycles(), store.remembering(keep=not dry_run):
         documents.recall(store)
         looked = store.looking()
-        found = _look(store, documents, all_is_read=all_is_read)
+        found = _look(store, documents)
         if dry_run:
             return found.garbage
         if any(found.garbage):
@@ -89,18 +89,15 @@ def _look(
     documents: Documents,
     without: Collection[tuple[str, str]] = (),
     before: _Look | None = None,
-    all_is_read: Callable[[], None] = lambda: None,
 ) -> _Look:
     """
     Args:
         before: an earlier look at the same; if nothing is different, its answer still holds.
-        all_is_read: called when it is, before anything is made of it.
     """
     found = spaces(store, documents=documents, without=without)
     objects = dict(store.objects())
     for space in found:
         space.compare(objects)
-    all_is_read()
     litter = store.litter(frozenset((space.name, ref) for space in found for ref in space.held))
     if before and objects == before.objects and _agree(found, before.spaces):
         return before._replace(garbage=before.garbage._replace(litter=litter))

@@ -112,14 +112,9 @@ def without_start(ours: Case, theirs: Case, start: tuple[float, float], target: 
 
 
 def copied(source: Path, target: Path) -> None:
-    """A fresh copy that shares with the source what is only ever replaced or removed."""
+    """A fresh copy, with files of its own: removing the last name of one takes ten times as long."""
     shutil.rmtree(target, ignore_errors=True)
-    call("cp", "-al", source, target)
-    for file in [*target.glob("locks/*"), *target.glob("namespaces/*/log"), *target.glob("index.json")]:
-        data = file.read_bytes()
-        file.unlink()
-        file.write_bytes(data)
-        file.chmod(0o600)
+    call("cp", "-a", source, target)
     call("sync")
 
 

@@ -63,9 +63,7 @@ def test_what_is_told_without_a_seal_does_not_spoil_the_work_of_others(store: Di
     top = add_told(store, manifest(add(store, b"{}"), subject=Digest.of(b"x")))
     path = rewrite(store, top, b"[references]", b"[references]")
     load = partial(store.engine.load, CONTENT, NS)
-    columns, is_whole = scan._records(
-        load, None, str(path.parent), f"sha256:{path.parent.name}", [path.name]
-    )
+    columns, is_whole = scan._records(load, None, str(path.parent), f"sha256:{path.parent.name}", [path.name])
     assert is_whole
     assert marshal.loads(marshal.dumps(columns)) == columns
 
