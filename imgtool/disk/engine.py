@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
@@ -118,6 +118,7 @@ class Engine:
         self._writable = False
         self._memory: dict[str, tuple[os.stat_result, int, Any]] | None = None
         self.directories: Remembered | None = None
+        self._ends: ExitStack | None = None
 
     @contextmanager
     def remembering(self, *, keep: bool = False) -> Iterator[None]:
@@ -127,13 +128,21 @@ class Engine:
         directories = Remembered(self.layout)
         self._memory, self.directories = {}, directories
         try:
-            yield
-            if keep and self.exists():
-                with suppress(ImgtoolError):  # what must not be written is not
-                    self.check_writable()
-                    directories.keep(self.workspace)
+            with ExitStack() as self._ends:
+                yield
+                if keep and self.exists():
+                    with suppress(ImgtoolError):  # what must not be written is not
+                        self.check_writable()
+                        directories.keep(self.workspace)
         finally:
-            self._memory = self.directories = None
+            self._memory = self.directories = self._ends = None
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Have `call` made when `remembering` ends; at once, if nothing is remembered."""
+        if self._ends is None:
+            call()
+        else:
+            self._ends.callback(call)
 
     def exists(self) -> bool:
         """Whether there is a store."""

@@ -9,11 +9,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from threading import Thread
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 _HOLD = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS = 256  # descriptors that are left to the rest of the process
@@ -23,13 +18,12 @@ _MANY = 64  # files, which are worth that
 
 
 class Freeing:
-    """To be used in `with`: at its end is given back what was held and has lost its name. More files than a
-    process may have open are not held.
-    """
+    """Holds what is removed until `begin`. More files than a process may have open are not held."""
 
     def __init__(self) -> None:
         self._held: list[int] = []
         self._most = _descriptors() - _OTHERS
+        self._threads: list[Thread] = []
 
     def hold(self, path: str) -> None:
         """To be called before `path` is removed."""
@@ -37,25 +31,22 @@ class Freeing:
             with suppress(OSError):  # then it goes at once
                 self._held.append(os.open(path, _HOLD))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        count = _AT_ONCE if len(self._held) >= _MANY else 1
-        own, *others = (self._held[n::count] for n in range(count))
-        threads = []
-        for part in others:
+    def begin(self) -> None:
+        """Begin to give back what was held and has lost its name."""
+        held, self._held = self._held, []
+        count = _AT_ONCE if len(held) >= _MANY else min(len(held), 1)
+        for part in (held[n::count] for n in range(count)):
             thread = Thread(target=_close, args=(part,))
             try:
                 thread.start()
             except RuntimeError:  # no more threads
-                own += part
+                _close(part)
             else:
-                threads.append(thread)
-        _close(own)
-        for thread in threads:
+                self._threads.append(thread)
+
+    def wait(self) -> None:
+        """Until it is given back."""
+        for thread in self._threads:
             thread.join()
 
 

@@ -43,7 +43,8 @@ def removing(engine: Engine, about: int) -> Iterator[Callable[[Garbage], None]]:
     batch = atomic.Batch()
     if about >= atomic.SYNCFS_FROM:
         atomic.sync_all(engine.layout.root)
-    with Freeing() as freeing:
+    freeing = Freeing()
+    try:
         with engine.locks.removing() as held:
 
             def remove(garbage: Garbage) -> None:
@@ -54,6 +55,9 @@ def removing(engine: Engine, about: int) -> Iterator[Callable[[Garbage], None]]:
             yield remove
         # For this nobody need wait: an object that a power cut brings back is garbage.
         batch.sync()
+    finally:
+        freeing.begin()
+        engine.at_end(freeing.wait)
 
 
 def _remove(engine: Engine, garbage: Garbage, batch: atomic.Batch, freeing: Freeing) -> None:

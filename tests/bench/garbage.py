@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 from statistics import median
 
-from make_store import Shape, make
+from make_store import Shape, fill, make
 from measure import Case, Row, call, environment, imgtool, in_turn, rows, seconds
+
+from imgtool.disk import open_store
 
 LARGE = Shape(10, dead=10, layers=5, size=19 << 20)  # 954 MB
 MANY = Shape(1_000, dead=10, layers=5)
@@ -48,19 +50,23 @@ def run(work: Path, size: int, rounds: int) -> list[Row]:
 def beside_umoci(
     what: str, at: Path, shape: Shape, rounds: int, start: tuple[float, float], target: str, missing: str
 ) -> list[Row]:
-    """One image of ten is dead. `cache/` is cold in a copy; warm is what an earlier gc left in the same
-    place.
+    """One image of ten is dead. `cache/` is cold in a copy; warm is what an earlier gc, which has removed as
+    much, left in the same place.
     """
     store, layout, dying = at / "copy", at / "layout-copy", shape.dying()
+    dead = shape._replace(first=shape.count, count=len(dying), dead=1)
 
     def cold() -> None:
         copied(at / "store", store)
-        call(*imgtool(store, "delete", *dying))
         time.sleep(2.1)  # so old must directories be for gc to know that they have not changed
+        call(*imgtool(store, "delete", *dying))
 
     def warm() -> None:
         copied(at / "store", store)
+        with open_store(str(store)) as opened:
+            fill(opened, dead)
         time.sleep(2.1)
+        call(*imgtool(store, "delete", *dead.dying()))
         call(*imgtool(store, "gc"))
         call(*imgtool(store, "delete", *dying))
 

@@ -35,18 +35,22 @@ class Shape(NamedTuple):
     """What a store has.
 
     `dead`: every so many-th image is to die, 0 for none: the layout does not name it any more;
-    `layers`: of each image, of its own; 0 for one that all share; `size`: of each of them.
+    `layers`: of each image, of its own; 0 for one that all share; `size`: of each of them; `first`: number of
+    the first image.
     """
 
     count: int
     dead: int = 0
     layers: int = 0
     size: int = 4096
+    first: int = 0
 
     def dying(self) -> list[str]:
         """The names of those."""
-        named = enumerate(images(self._replace(layers=0)))
-        return [image.name for n, (image, _) in named if self.is_dead(n)]
+        return [name(n) for n in self.numbers() if self.is_dead(n)]
+
+    def numbers(self) -> range:
+        return range(self.first, self.first + self.count)
 
     def is_dead(self, number: int) -> bool:
         return bool(self.dead) and number % self.dead == 0
@@ -54,7 +58,7 @@ class Shape(NamedTuple):
 
 def images(shape: Shape) -> Iterator[tuple[Image, list[bytes]]]:
     """Images with the bytes of their manifest, config and layers."""
-    for n in range(shape.count):
+    for n in shape.numbers():
         architecture = ("amd64", "arm64")[n % 2]
         config = document(architecture=architecture, os="linux", author=str(n))
         layers = [random.Random(f"{n} {i}").randbytes(shape.size) for i in range(shape.layers)] or [LAYER]
@@ -66,8 +70,11 @@ def images(shape: Shape) -> Iterator[tuple[Image, list[bytes]]]:
         )
         target = Descriptor(MANIFEST, Digest.of(top), len(top))
         labels = {"env": "dev" if n % 100 else "prod", "team": f"team-{n % 20}"}
-        name = f"registry.example/team-{n % 20}/app:{n}"
-        yield Image(name, target, labels), [top, config, *layers]
+        yield Image(name(n), target, labels), [top, config, *layers]
+
+
+def name(number: int) -> str:
+    return f"registry.example/team-{number % 20}/app:{number}"
 
 
 def document(**fields: Any) -> bytes:
@@ -107,7 +114,7 @@ def make_layout(path: Path, shape: Shape) -> None:
     blobs = path / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     manifests = []
-    for n, (image, documents) in enumerate(images(shape)):
+    for n, (image, documents) in zip(shape.numbers(), images(shape), strict=True):
         for data in documents:
             (blobs / Digest.of(data).encoded).write_bytes(data)
         if not shape.is_dead(n):

@@ -52,30 +52,36 @@ def limit() -> Iterator[None]:
 def test_what_has_lost_its_name_is_given_back_at_the_end(tmp_path: Path, count: int) -> None:
     """Few of them or many; and no descriptor or thread is left."""
     paths, before = files(tmp_path, count), descriptors()
-    with Freeing() as held:
-        for path in paths:
-            held.hold(str(path))
-            path.unlink()
-        assert all(map(is_held, paths))
+    held = Freeing()
+    for path in paths:
+        held.hold(str(path))
+        path.unlink()
+    assert all(map(is_held, paths))
+    held.begin()
+    held.wait()
     assert (descriptors(), threading.active_count()) == (before, 1)
 
 
-def test_what_is_not_there_or_a_link_is_not_held(tmp_path: Path) -> None:
+def test_what_is_not_there_is_not_held(tmp_path: Path) -> None:
     """Whoever removes it says what is wrong with it."""
     before = descriptors()
-    with Freeing() as held:
-        held.hold(str(tmp_path / "absent" / "file"))
-        assert descriptors() == before
+    held = Freeing()
+    held.hold(str(tmp_path / "absent" / "file"))
+    held.begin()
+    held.wait()
+    assert descriptors() == before
 
 
 def test_more_than_may_be_open_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest of the process needs some too."""
     monkeypatch.setattr(freeing, "_descriptors", lambda: freeing._OTHERS + 5)
     paths, before = files(tmp_path, 9), descriptors()
-    with Freeing() as held:
-        for path in paths:
-            held.hold(str(path))
-        assert descriptors() == before + 5
+    held = Freeing()
+    for path in paths:
+        held.hold(str(path))
+    assert descriptors() == before + 5
+    held.begin()
+    held.wait()
     assert descriptors() == before
 
 
@@ -92,9 +98,11 @@ def test_without_more_threads_it_is_done_here(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(threading.Thread, "start", start)
     before = descriptors()
-    with Freeing() as held:
-        for path in files(tmp_path, 100):
-            held.hold(str(path))
+    held = Freeing()
+    for path in files(tmp_path, 100):
+        held.hold(str(path))
+    held.begin()
+    held.wait()
     assert descriptors() == before
 
 
