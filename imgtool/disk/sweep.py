@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from imgtool import clock
@@ -14,7 +14,7 @@ from imgtool.disk import atomic, gc_log, ingests, log, read, scan
 from imgtool.disk.engine import Engine, new_id
 from imgtool.disk.freeing import Freeing
 from imgtool.disk.layout import SUFFIX, base, inside, parent
-from imgtool.errors import ResourceExhausted
+from imgtool.errors import ImgtoolError, ResourceExhausted
 from imgtool.stores import Garbage, Litter
 
 
@@ -126,8 +126,9 @@ def _unlink(engine: Engine, batch: atomic.Batch, freeing: Freeing, paths: Sequen
     for directory, rests in gone.items():
         if memory and directory in unchanged and memory.count(directory) > len(rests):
             # What is left is known, and need not be read again by the next gc.
-            atomic.stamp(directory, clock.wall())
-            memory.removed(directory, rests)
+            with suppress(ImgtoolError):
+                atomic.stamp(directory, clock.wall())
+                memory.removed(directory, rests)
         elif batch.rmdir(directory):
             batch.rmdir(parent(directory))
 
