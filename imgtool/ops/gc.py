@@ -97,7 +97,7 @@ def _look(
     found = spaces(store, documents=documents, without=without)
     objects = dict(store.objects())
     for space in found:
-        space.compare(objects)
+        space.recorded.compare(objects)
     litter = store.litter(frozenset((space.name, ref) for space in found for ref in space.held))
     if before and objects == before.objects and _agree(found, before.spaces):
         return before._replace(garbage=before.garbage._replace(litter=litter))
@@ -114,9 +114,10 @@ def _garbage(found: Sequence[Space], objects: Mapping[Digest, int]) -> Garbage:
     content: dict[str, list[Digest]] = {}
     for space in found:
         dead = space.dead()
-        gone = gone - space.expected() - (space.sizes.keys() - dead if dead else space.sizes.keys())
+        recorded = space.recorded.sizes.keys()
+        gone = gone - space.expected() - (recorded - dead if dead else recorded)
         if dead:
-            ordered = [digest for digest in space.sizes if digest in dead]
+            ordered = [digest for digest in space.recorded.sizes if digest in dead]
             content[space.name] = _referrers_first(ordered, partial(_refers_to, space))
     return Garbage(
         content=content,
@@ -133,8 +134,8 @@ def _count(garbage: Garbage) -> int:
 
 
 def _refers_to(space: Space, digest: str) -> Iterator[str]:
-    yield from space.parts(digest)
-    yield from space.subjects(digest)
+    yield from space.recorded.parts(digest)
+    yield from space.recorded.subjects(digest)
 
 
 def _referrers_first(digests: list[Digest], references: Callable[[str], Iterable[str]]) -> list[Digest]:

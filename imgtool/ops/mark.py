@@ -10,16 +10,14 @@ As in containerd an edge may lead to what is not there; what refers back to that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from imgtool import clock
 from imgtool.digest import Digest
-from imgtool.errors import DataLoss, NotFound
-from imgtool.model import EMPTY
-from imgtool.names import for_gc, is_expired, is_past
-from imgtool.ops.documents import LEAF, UNKNOWN, Document, Documents, kind_of, of_record
+from imgtool.errors import DataLoss
+from imgtool.names import is_expired, is_past
+from imgtool.ops.documents import LEAF, UNKNOWN, Document, Documents, kind_of
 from imgtool.ops.labels import (
     BACK,
     BACK_IMAGE,
@@ -32,9 +30,10 @@ from imgtool.ops.labels import (
     only_refers,
     referred,
 )
+from imgtool.ops.recorded import Recorded
 
 if TYPE_CHECKING:
-    from imgtool.stores import OnError, Store
+    from imgtool.stores import ContentStore, OnError, Store
 
 # What a node is, where it is no content that is followed.
 INGEST = "ingest"
@@ -94,9 +93,8 @@ class Space:
         on_error: OnError = None,
     ) -> None:
         self.name = name
-        self.content = store.content(name)
-        # Of what is recorded.
-        self.sizes, self.labels, self._references = self.content.inventory(on_error=on_error)
+        content = store.content(name)
+        self.recorded = Recorded(content, documents, on_error)
         targets = store.images(name).targets(on_error=on_error)
         self.images = {n: targets[n] for n in targets if n not in without} if without else targets
         self.ingests: dict[str, Digest | None] = {}
@@ -104,20 +102,19 @@ class Space:
         self.expired_leases: list[str] = []
         self.held: set[str] = set()  # ingests, by leases
         self._documents = documents
-        self._believed: dict[Node, Document | None] = {}  # what records tell, always the same object
         self._back: dict[Node, list[Edge]] = {}
         self._marked: Marked | None = None
         self._unreached: set[Digest] = set()  # once marked: by roots alone, or kept without being followed
-        self._find_roots(store, clock.wall() if now is None else now, on_error)
+        self._find_roots(store, content, clock.wall() if now is None else now, on_error)
 
-    def _find_roots(self, store: Store, now: int, on_error: OnError) -> None:
+    def _find_roots(self, store: Store, content: ContentStore, now: int, on_error: OnError) -> None:
         for name, image in self.images.items():
             node = name, IMAGE
             if not (image.labels and is_expired(image.labels, now)):
                 self.roots.append(Root("image", name, node))
             if image.labels:
                 self._refers_back(node, image.labels)
-        for digest, labels in self.labels.items():
+        for digest, labels in self.recorded.labels.items():
             if not only_refers(labels):
                 node = digest, UNKNOWN
                 self._refers_back(node, labels)
@@ -132,7 +129,7 @@ class Space:
                 resources = lease.resources.get(type, ())
                 self.roots += (Root("lease", lease.id, (name, kind)) for name in resources)
             self.held.update(lease.resources.get("ingests", ()))
-        for status in self.content.statuses():
+        for status in content.statuses():
             self.ingests[status.ref] = status.expected
             if status.expires is not None and not is_past(status.expires, now):
                 self.roots.append(Root("ingest", status.ref, (status.ref, INGEST)))
@@ -148,12 +145,12 @@ class Space:
         name, kind = node
         if kind in _NOT_FOLLOWED:
             return self._edges_of_others(name, kind)
-        document = self._document(name, kind)
+        document = self.recorded.document(name, kind)
         children = [(child, document.name) for child in document.children] if document else []
         labels = (
-            self.labels_of(name)
-            if any(self._only_labelled(node, document))
-            else self.labels.get(cast(Digest, name))
+            self.recorded.labels_of(name)
+            if any(self.recorded.only_labelled(node, document))
+            else self.recorded.labels.get(cast(Digest, name))
         )
         return [*self._back.get((name, UNKNOWN), ()), *children, *_labelled_edges(labels, document)]
 
@@ -166,41 +163,13 @@ class Space:
                 return None, [(image.digest, kind_of(image.media_type))]
         if kind in _NOT_FOLLOWED:
             return None, [following for following, _ in self._edges_of_others(name, kind)]
-        document = self._document(name, kind)
-        edges = _labelled_edges(self.labels.get(cast(Digest, name)), document)
+        document = self.recorded.document(name, kind)
+        edges = _labelled_edges(self.recorded.labels.get(cast(Digest, name)), document)
         following = [child for child, _ in edges] if edges else []
-        following += ((digest, UNKNOWN) for digest in self._only_labelled(node, document))
+        following += ((digest, UNKNOWN) for digest in self.recorded.only_labelled(node, document))
         if self._back:
             following += (child for child, _ in self._back.get((name, UNKNOWN), ()))
         return document, following
-
-    def _document(self, name: str, kind: str) -> Document | None:
-        """What is recorded, and known as `kind`, if it is a document."""
-        size = self.sizes.get(cast(Digest, name))
-        return None if size is None else self._told(name, kind) or self._read(name, size, kind)
-
-    def _told(self, name: str, kind: str) -> Document | None:
-        """The document of which the record tells. Every namespace believes its own records alone."""
-        told = self._references.get(cast(Digest, name))
-        if told is None or kind == LEAF or not self._documents.followed:
-            return None
-        if (name, kind) not in self._believed:
-            self._believed[name, kind] = of_record(told, kind)
-        return self._believed[name, kind]
-
-    def _only_labelled(self, node: Node, document: Document | None) -> Iterable[str]:
-        """The children that labels name which were left out of `labels`, without those of `document`; none if
-        that is what the record tells of `node`.
-        """
-        name, kind = node
-        told = self._references.get(cast(Digest, name))
-        if told is None or not told.labelled:
-            return ()
-        if document is None:
-            return told.digests.split()
-        if document is self._told(name, kind):
-            return ()
-        return set(told.digests.split()).difference(document.digests)
 
     def _edges_of_others(self, name: str, kind: str) -> list[Edge]:
         if kind == INGEST:
@@ -224,41 +193,13 @@ class Space:
         """
         return (
             self.name == other.name
-            and self.sizes == other.sizes
-            and self.labels == other.labels
-            and self._references == other._references
+            and self.recorded.agrees(other.recorded)
             and self.images == other.images
             and self.ingests == other.ingests
             and self.roots == other.roots
             and self.held == other.held
             and self.expired_leases == other.expired_leases
         )
-
-    def compare(
-        self, objects: Mapping[Digest, int], report: Callable[[Digest, DataLoss], None] | None = None
-    ) -> None:
-        """Compare the records with the objects that there are. What was removed meanwhile is forgotten.
-
-        Args:
-            objects: all, and their sizes in bytes.
-            report: told of what is recorded and has no object, or one of another size.
-
-        Raises:
-            DataLoss: there is some, and nobody is told.
-        """
-        if self.sizes == objects or self.sizes.items() <= objects.items():  # the first is fast, and usual
-            return
-        for digest in [digest for digest, size in self.sizes.items() if objects.get(digest) != size]:
-            try:
-                self.content.reader(digest).close()
-            except NotFound:
-                del self.sizes[digest]
-                self.labels.pop(digest, None)
-                self._references.pop(digest, None)
-            except DataLoss as error:
-                if report is None:
-                    raise
-                report(digest, error)
 
     def dead(self) -> set[Digest]:
         """The content of this namespace that is not kept."""
@@ -283,38 +224,11 @@ class Space:
         """All that is reached, also what is not there."""
         return ((name, kind) for kind, names in self.mark().items() for name in names)
 
-    def parts(self, digest: str) -> Iterator[str]:
-        """The content that is led to by what is not `followed`, once `mark` has looked at it."""
-        document = self._known(digest)
-        if document:
-            yield from document.digests
-        yield from self._only_labelled((digest, UNKNOWN), document)
-        yield from (value for _, value in labelled(self.labels.get(cast(Digest, digest), EMPTY), REF))
-
-    def subjects(self, digest: str) -> Iterator[str]:
-        """The content that what is not `followed` would live with, once `mark` has looked at it."""
-        document = self._known(digest)
-        if document and document.subject:
-            yield document.subject
-        yield from (value for _, value in labelled(self.labels.get(cast(Digest, digest), EMPTY), BACK))
-
-    def _known(self, digest: str) -> Document | None:
-        return self._told(digest, UNKNOWN) or self._documents.known((digest, UNKNOWN))
-
-    def labels_of(self, digest: str) -> Mapping[str, str]:
-        """Those labels of content that are for gc; none where it is not recorded."""
-        told = self._references.get(cast(Digest, digest))
-        if told and told.labelled:
-            with suppress(NotFound):  # removed since it was listed
-                return for_gc(self.content.info(Digest(digest)).labels)
-        return self.labels.get(cast(Digest, digest), EMPTY)
-
     def _walk(self, starts: Iterable[Node], marked: Marked | None = None) -> Marked:
         """Add to `marked` all that `starts` lead to, and themselves: step by step away from them."""
         marked = {} if marked is None else marked
         leaves = marked.setdefault(LEAF, set())
-        labelled = (digest for digest, told in self._references.items() if told.labelled)
-        leading = {*self.labels, *labelled, *(name for name, _ in self._back)}  # more than a leaf does
+        leading = {*self.recorded.leading(), *(name for name, _ in self._back)}  # more than a leaf does
         step = list(starts)
         while step:
             new = []
@@ -327,9 +241,7 @@ class Space:
                     known.add(name)
                     if kind != LEAF or name in leading:
                         new.append(node)
-            told = self._references
-            ahead = [node for node in new if node[0] not in told] if told else new
-            self._documents.read_ahead(self.content, self.sizes, ahead)
+            self.recorded.read_ahead(new)
             step = []
             for node in new:
                 document, following = self._leads_to(node)
@@ -344,7 +256,7 @@ class Space:
         """All that is reached, also what is not there. `edges` tells of subjects from then on."""
         if self._marked is None:
             marked = self._walk(root.node for root in self.roots)
-            self._unreached = _unmarked(set(self.sizes), marked, _NOT_FOLLOWED)
+            self._unreached = _unmarked(set(self.recorded.sizes), marked, _NOT_FOLLOWED)
             if self._documents.followed and (referrers := self._find_referrers(marked)):
                 self._walk(referrers, marked)  # that no label tells of
             self._marked = marked
@@ -360,16 +272,15 @@ class Space:
         referrers: dict[str, Digest] = {  # also those that were read for another namespace
             name: subject
             for (name, kind), subject in self._documents.referrers.items()
-            if name in marked.get(kind, ()) and name in self.sizes
+            if name in marked.get(kind, ()) and name in self.recorded.sizes
         }
-        for digest, told in self._references.items():
-            if told.subject and (document := self._told(digest, UNKNOWN)) and document.subject:
-                referrers[digest] = document.subject
+        referrers.update(self.recorded.referrers())
         leaves = set[str]()
-        for _, size, digest in sorted(
-            (not self._is_labelled(digest), self.sizes[digest], digest) for digest in self._unreached
+        recorded = self.recorded
+        for _, _, digest in sorted(
+            (not recorded.is_labelled(digest), recorded.sizes[digest], digest) for digest in self._unreached
         ):
-            if digest not in leaves and (document := self._read_unreached(digest, size)):
+            if digest not in leaves and (document := self._read_unreached(digest)):
                 leaves.update(document.leaves)
                 if document.subject:
                     referrers[digest] = document.subject
@@ -378,25 +289,14 @@ class Space:
             self._back.setdefault((subject, UNKNOWN), []).append(((name, UNKNOWN), "subject"))
         return [(name, UNKNOWN) for name, subject in referrers.items() if subject not in new]
 
-    def _is_labelled(self, digest: Digest) -> bool:
-        """Whether labels refer to something."""
-        told = self._references.get(digest)
-        return bool(told and told.labelled) or any(labelled(self.labels.get(digest, EMPTY), REF))
-
-    def _read_unreached(self, digest: Digest, size: int) -> Document | None:
+    def _read_unreached(self, digest: Digest) -> Document | None:
         try:
-            return self._told(digest, UNKNOWN) or self._read(digest, size, UNKNOWN)
+            return self.recorded.document(digest, UNKNOWN)
         except DataLoss as error:
             raise DataLoss(
                 f"cannot tell what is garbage: {error.message}, and it may be about an image",
                 hint=f"ingest it again, which heals it; or give it up with imgtool content rm {digest}",
             ) from None
-
-    def _read(self, digest: str, size: int, kind: str) -> Document | None:
-        try:
-            return self._documents.read(self.content, digest, size, kind)
-        except NotFound:
-            return None  # removed since it was listed
 
 
 def spaces(

@@ -35,7 +35,7 @@ def of_content(store: Store, space: Space, digest: Digest) -> Released:
     """The last change after which nothing kept `digest`, which is garbage in `space`."""
     above = _above(space, digest)
     told = _from_history(store, space.name, digest, above)
-    recorded = Released(_RECORDED, space.content.info(digest).created)
+    recorded = Released(_RECORDED, store.content(space.name).info(digest).created)
     return max([*_expired(store, space, above), *(told or [recorded])], key=_when)
 
 
@@ -94,8 +94,8 @@ def _when(gone: Released) -> int:
 def _above(space: Space, digest: Digest) -> set[Node]:
     """What would keep `digest` if it were reached: itself, and what leads to it and nothing follows."""
     parents: dict[str, list[str]] = {}
-    for parent in space.sizes.keys() - space.followed():
-        for part in space.parts(parent):
+    for parent in space.recorded.sizes.keys() - space.followed():
+        for part in space.recorded.parts(parent):
             parents.setdefault(part, []).append(parent)
     found: set[Node] = {(digest, FLAT)}
     todo: list[Node] = [(digest, UNKNOWN)]
@@ -106,10 +106,11 @@ def _above(space: Space, digest: Digest) -> set[Node]:
         found.add(node)
         name, kind = node
         todo += ((above, UNKNOWN) for above in parents.get(name, ()))
-        if kind != IMAGE and name in space.sizes:
-            todo += ((subject, UNKNOWN) for subject in space.subjects(name))
+        if kind != IMAGE and name in space.recorded.sizes:
+            todo += ((subject, UNKNOWN) for subject in space.recorded.subjects(name))
             todo += (
-                (image, IMAGE) for _, image in labelled(space.labels.get(Digest(name), EMPTY), BACK_IMAGE)
+                (image, IMAGE)
+                for _, image in labelled(space.recorded.labels.get(Digest(name), EMPTY), BACK_IMAGE)
             )
     return found
 
@@ -142,7 +143,7 @@ def _expired(store: Store, space: Space, above: set[Node]) -> Iterator[Released]
             record = look()
             if above & _leads_to(record):
                 yield _gone(record, max(_until(record) or 0, record.created))
-    for status in space.content.statuses():
+    for status in store.content(space.name).statuses():
         if status.expires is not None and status.expected and (status.expected, UNKNOWN) in above:
             yield Released(f"ingest '{status.ref}' expired", status.expires)
 

@@ -72,7 +72,7 @@ class Survey:
         self._spaces = spaces(store, documents=self._documents, on_error=on_error)
         self._objects: dict[Digest, int] = dict(store.objects())
         for space in self._spaces:
-            space.compare(self._objects, self._documents.report)
+            space.recorded.compare(self._objects, self._documents.report)
         self._kept = {space.name: _content(space, space.nodes()) for space in self._spaces}
 
     def parts(self, by: str) -> Iterator[Part]:
@@ -243,6 +243,6 @@ def _content(space: Space, nodes: Iterable[Node]) -> Held:
         if kind == INGEST:
             if expected := space.ingests.get(name):
                 found.add(expected)
-        elif kind not in (IMAGE, FLAT_IMAGE) and name in space.sizes:
+        elif kind not in (IMAGE, FLAT_IMAGE) and name in space.recorded.sizes:
             found.add(Digest(name))
     return frozenset(found)

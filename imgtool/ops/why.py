@@ -58,7 +58,7 @@ def explain(store: Store, digest: Digest) -> list[Answer]:
     """
     found = spaces(store)
     there = store.object_size(digest) is not None
-    if not there and not any(digest in space.sizes for space in found):
+    if not there and not any(digest in space.recorded.sizes for space in found):
         raise NotFound(f"content '{digest}' not found in any namespace")
     answers = [answer for space in found if (answer := _explain(store, space, digest))]
     if there and all(answer.status == ABSENT for answer in answers):
@@ -70,9 +70,9 @@ def explain(store: Store, digest: Digest) -> list[Answer]:
 def _explain(store: Store, space: Space, digest: Digest) -> Answer | None:
     path = _path(space, digest)
     if path:
-        kept = digest in space.sizes or digest in space.expected()
+        kept = digest in space.recorded.sizes or digest in space.expected()
         return Answer(space.name, KEPT if kept else ABSENT, path)
-    if digest not in space.sizes:
+    if digest not in space.recorded.sizes:
         return None
     gone = released.of_content(store, space, digest)
     return Answer(space.name, GARBAGE, [Step("content", digest, gone.by)], gone.time)
@@ -119,5 +119,5 @@ def _steps(space: Space, before: dict[Node, Root | tuple[Node, str]], node: Node
 
 def _both(space: Space, parent: Node, child: str, by: str) -> str:
     """`by`, and the label on `parent` that tells the same, if there is one."""
-    labels = labelled(space.labels_of(parent[0]), REF)
+    labels = labelled(space.recorded.labels_of(parent[0]), REF)
     return ", ".join([by, *(key for key, value in labels if value == child)][:2])
