@@ -41,8 +41,8 @@ def processes() -> int:
 
 
 def share(work: Callable[[Sequence[T]], R], items: Sequence[T], least: int) -> list[R]:
-    """What `work` returns of parts of `items`. Of so many parts each has every so many-th item, so that what
-    stands together and takes long is shared too.
+    """What `work` returns of parts of `items`. The items are dealt out in turn, so that what stands together
+    and takes long is shared too.
 
     Args:
         work: returns what marshal can hold. It must change nothing, because it may be done twice, and must

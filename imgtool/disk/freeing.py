@@ -11,18 +11,23 @@ from contextlib import suppress
 from threading import Thread
 
 _HOLD = getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK) | os.O_NOFOLLOW | os.O_CLOEXEC
-_OTHERS = 256  # descriptors that are left to the rest of the process
 _MOST = 1 << 16  # descriptors that are asked for
 _AT_ONCE = 8  # files that are given back at the same time: most of it is waiting
 _MANY = 64  # files, which are worth that
+_ROOM = 64 << 20  # bytes; where less is left, what is removed may be needed at once
 
 
 class Freeing:
-    """Holds what is removed until `begin`. More files than a process may have open are not held."""
+    """Holds what is removed until `begin`: as many files as may be, in half of the descriptors that a process
+    has, and none where the disk is nearly full.
 
-    def __init__(self) -> None:
+    Args:
+        root: a directory on that disk.
+    """
+
+    def __init__(self, root: str) -> None:
         self._held: list[int] = []
-        self._most = _descriptors() - _OTHERS
+        self._most = _descriptors() // 2 - _open() if _has_room(root) else 0
         self._threads: list[Thread] = []
 
     def hold(self, path: str) -> None:
@@ -34,8 +39,10 @@ class Freeing:
     def begin(self) -> None:
         """Begin to give back what was held and has lost its name."""
         held, self._held = self._held, []
-        count = _AT_ONCE if len(held) >= _MANY else min(len(held), 1)
-        for part in (held[n::count] for n in range(count)):
+        if len(held) < _MANY:
+            _close(held)
+            return
+        for part in (held[n::_AT_ONCE] for n in range(_AT_ONCE)):
             thread = Thread(target=_close, args=(part,))
             try:
                 thread.start()
@@ -52,7 +59,24 @@ class Freeing:
 
 def _close(held: list[int]) -> None:
     for fd in held:
-        os.close(fd)
+        with suppress(OSError):  # closed it is all the same
+            os.close(fd)
+
+
+def _has_room(root: str) -> bool:
+    try:
+        status = os.statvfs(root)
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize >= _ROOM
+
+
+def _open() -> int:
+    """How many descriptors are in use."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return _MOST
 
 
 def _descriptors() -> int:
@@ -60,9 +84,11 @@ def _descriptors() -> int:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST if hard == resource.RLIM_INFINITY else min(_MOST, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            return wanted
-    return wanted if soft == resource.RLIM_INFINITY else soft
+    most = _MOST if hard == resource.RLIM_INFINITY else min(_MOST, hard)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return most
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (OSError, ValueError):
+        return soft
+    return most

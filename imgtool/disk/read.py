@@ -234,10 +234,16 @@ def is_older(identity: Identity, inode: int, now: int) -> bool:
 def inodes(directory: str) -> dict[str, int]:
     """The inodes of the files in a directory, by their names; none where it cannot be read."""
     try:
-        with os.scandir(directory) as entries:
+        fd = _open(directory, more=os.O_DIRECTORY)
+    except OSError:
+        return {}
+    try:
+        with os.scandir(fd) as entries:
             return {entry.name: entry.inode() for entry in entries}
     except OSError:
         return {}
+    finally:
+        os.close(fd)
 
 
 def branch(directory: str) -> Seen[list[str]]:

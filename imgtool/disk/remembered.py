@@ -1,9 +1,10 @@
 """What gc remembers of directories: from one look to the next, and in `cache/` from one gc to the next.
 
 A directory is read again only if its inode, size, mtime or ctime is another: writers stamp the
-directories of records, and objects come and go by rename and unlink alone. What is remembered was right
-when it was read: seals fitted, sizes were those of the files. In `cache/` is what lies in the fan-out,
-content records and objects. Images and leases, from which gc starts, are never in there.
+directories of records, and objects come by rename and go by unlink. What is remembered was right when it
+was read: seals fitted, sizes were those of the files; without what gc itself has removed since. In
+`cache/` is what lies in the fan-out, content records and objects. Images and leases, from which gc starts,
+are never in there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from imgtool import clock, workers
 from imgtool.digest import Digest
 from imgtool.disk import cache, read
+from imgtool.disk.layout import SUFFIX, inside
 from imgtool.errors import ImgtoolError, InvalidArgument
 from imgtool.model import Referred
 from imgtool.stores import Inventory
@@ -70,7 +72,7 @@ class Images(NamedTuple):
 
 class Remembered:
     """What directories held when they were read, by their paths below the root of the store. Only what can be
-    told to be so still is remembered, see `read.steadily`.
+    told to be so still is remembered, see `read.is_settled`.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -147,7 +149,7 @@ class Remembered:
         return found
 
     def may_read_ahead(self) -> bool:
-        """Once: at a second look little is different."""
+        """Whether that pays, and was not done: at a second look little is different."""
         return self._ahead is None and workers.processes() > 1
 
     def read_ahead(
@@ -177,7 +179,7 @@ class Remembered:
         return seen.found if seen and seen.identity == read.identity(directory) else None
 
     def count(self, directory: str) -> int:
-        """How many files a directory of the fan-out held when it was seen."""
+        """How many records or objects a directory of the fan-out held when it was seen."""
         return len(self._seen[self._key(directory)].columns[1])
 
     def _has(self, directory: str) -> bool:
@@ -199,11 +201,9 @@ class Remembered:
         return {each for each, was in seen.items() if was and was.identity == read.identity(each)}
 
     def removed(self, directory: str, rests: AbstractSet[str]) -> None:
-        """Tell that a directory of the fan-out is as it was seen, but without `rests`, and is stamped. Nobody
-        else may have changed it.
-        """
-        identity = read.identity(directory)
-        if identity and read.is_settled(identity, clock.wall()):
+        """Tell that a directory of the fan-out is as it was seen, but without `rests`, and is stamped."""
+        now, identity = clock.wall(), read.identity(directory)
+        if identity and read.is_settled(identity, now):
             self._less[self._key(directory)] = identity, rests
             self._new += 1
 
@@ -211,6 +211,16 @@ class Remembered:
         """Put all that was asked for into `cache/`, if much of it is not there yet."""
         if cache.is_worth(self._new, len(self._seen)):
             self._save(workspace.new_path())
+
+    def _holds(self, key: str, identity: read.Identity, columns: Columns) -> bool:
+        """Whether that is what a directory has, from which something was removed: a stamp hides what else was
+        done there just before, by who takes no lock.
+        """
+        with suppress(ImgtoolError):
+            listed = read.listed(inside(self._layout.root, key))
+            names = {name.removesuffix(SUFFIX) for name in listed.found}
+            return listed.identity == identity and names == set(columns[0].split())
+        return False
 
     def _save(self, new: str) -> None:
         sizes: dict[str, tuple[int, list[int]]] = {}  # by the digests
@@ -220,6 +230,8 @@ class Remembered:
             if key in self._less:
                 identity, gone = self._less[key]
                 columns = _without(columns, gone)
+                if not self._holds(key, identity, columns):
+                    continue
             rests, own, *others = columns
             n, known = sizes.setdefault(rests, (len(sizes), own))
             if known != own:

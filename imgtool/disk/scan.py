@@ -71,6 +71,7 @@ def read_ahead(layout: Layout, memory: Remembered, load: Callable[[str], Load]) 
     """
     if not memory.may_read_ahead():
         return
+    memory.forget_ahead()  # where something cannot be listed, it is not tried again
     with suppress(ImgtoolError):  # is told by who looks again
         looks: list[tuple[str, Start, Look]] = []
         parts: list[partial[tuple[str, dict[str, Usual]]]] = []

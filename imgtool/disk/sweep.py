@@ -43,7 +43,7 @@ def removing(engine: Engine, about: int) -> Iterator[Callable[[Garbage], None]]:
     batch = atomic.Batch()
     if about >= atomic.SYNCFS_FROM:
         atomic.sync_all(engine.layout.root)
-    freeing = Freeing()
+    freeing = Freeing(engine.layout.root)
     try:
         with engine.locks.removing() as held:
 

@@ -52,20 +52,21 @@ def limit() -> Iterator[None]:
 def test_what_has_lost_its_name_is_given_back_at_the_end(tmp_path: Path, count: int) -> None:
     """Few of them or many; and no descriptor or thread is left."""
     paths, before = files(tmp_path, count), descriptors()
-    held = Freeing()
+    threads = threading.active_count()
+    held = Freeing(str(tmp_path))
     for path in paths:
         held.hold(str(path))
         path.unlink()
     assert all(map(is_held, paths))
     held.begin()
     held.wait()
-    assert (descriptors(), threading.active_count()) == (before, 1)
+    assert (descriptors(), threading.active_count()) == (before, threads)
 
 
 def test_what_is_not_there_is_not_held(tmp_path: Path) -> None:
     """Whoever removes it says what is wrong with it."""
     before = descriptors()
-    held = Freeing()
+    held = Freeing(str(tmp_path))
     held.hold(str(tmp_path / "absent" / "file"))
     held.begin()
     held.wait()
@@ -74,12 +75,12 @@ def test_what_is_not_there_is_not_held(tmp_path: Path) -> None:
 
 def test_more_than_may_be_open_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest of the process needs some too."""
-    monkeypatch.setattr(freeing, "_descriptors", lambda: freeing._OTHERS + 5)
+    monkeypatch.setattr(freeing, "_descriptors", lambda: 2 * (freeing._open() + 4))
     paths, before = files(tmp_path, 9), descriptors()
-    held = Freeing()
+    held = Freeing(str(tmp_path))
     for path in paths:
         held.hold(str(path))
-    assert descriptors() == before + 5
+    assert descriptors() == before + 4
     held.begin()
     held.wait()
     assert descriptors() == before
@@ -92,13 +93,50 @@ def test_as_many_as_are_allowed_are_asked_for(limit: None) -> None:
     assert wanted == min(hard, freeing._MOST) == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+@pytest.mark.parametrize("soft", [1 << 20, 1 << 30, resource.RLIM_INFINITY])
+def test_more_is_not_held_however_much_is_allowed(monkeypatch: pytest.MonkeyPatch, soft: int) -> None:
+    """Each file costs the system something."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
+    assert freeing._descriptors() == freeing._MOST
+
+
+def test_on_a_disk_that_is_nearly_full_nothing_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is removed makes room for the line in the log that says so."""
+    monkeypatch.setattr(freeing, "_ROOM", 1 << 62)
+    before = descriptors()
+    held = Freeing(str(tmp_path))
+    (path,) = files(tmp_path, 1)
+    held.hold(str(path))
+    assert descriptors() == before
+
+
+def test_a_close_that_fails_leaves_no_other_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close = os.close
+
+    def failing(fd: int) -> None:
+        close(fd)
+        raise OSError(5, "Input/output error")
+
+    before = descriptors()
+    held = Freeing(str(tmp_path))
+    for path in files(tmp_path, 100):
+        held.hold(str(path))
+    monkeypatch.setattr(os, "close", failing)
+    held.begin()
+    held.wait()
+    monkeypatch.undo()
+    assert descriptors() == before
+
+
 def test_without_more_threads_it_is_done_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
     before = descriptors()
-    held = Freeing()
+    held = Freeing(str(tmp_path))
     for path in files(tmp_path, 100):
         held.hold(str(path))
     held.begin()

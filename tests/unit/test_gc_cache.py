@@ -335,7 +335,7 @@ def test_a_directory_that_cannot_be_told_to_be_the_same_is_not_remembered(
     furnished(store)
     monkeypatch.setattr(atomic, "stamp", lambda directory, ns: None)
     with store.remembering(keep=True):
-        found = gc._look(store, gc.Documents("graph"))
+        found = gc._look(store, documents.Documents("graph"))
         monkeypatch.setattr(read, "_SETTLED", 60_000_000_000)
         with store.removing() as remove:
             remove(found.garbage)
@@ -366,6 +366,38 @@ def test_of_what_changes_beside_the_removing_the_next_gc_knows_nothing(
     monkeypatch.setattr(remembered.Remembered, "unchanged", meddle)
     gc.collect(store)
     assert len(moved) > 9
+    plain = store.content(NS).inventory(), dict(store.objects())
+    with store.remembering():
+        assert (store.content(NS).inventory(), dict(store.objects())) == plain
+
+
+@pytest.mark.parametrize("what", ["content", "objects"])
+def test_what_comes_back_while_its_directory_is_emptied_is_found_by_the_next_gc(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Put there by a program that waits for no lock, just before gc stamps the directory."""
+    furnished(store)
+    unlink, stamp = atomic.Batch.unlink, atomic.stamp
+    taken: dict[str, tuple[str, bytes]] = {}
+
+    def kept(self: atomic.Batch, path: str) -> None:
+        if f"/{what}/" in path:
+            taken.setdefault(os.path.dirname(path), (path, Path(path).read_bytes()))
+        unlink(self, path)
+
+    def stamped(directory: str, ns: int) -> None:
+        if directory in taken:
+            path, data = taken[directory]
+            Path(path).write_bytes(data)
+            back.append(path)
+        stamp(directory, ns)
+
+    back: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic.Batch, "unlink", kept)
+        patch.setattr(atomic, "stamp", stamped)
+        gc.collect(store)
+    assert len(back) > 9
     plain = store.content(NS).inventory(), dict(store.objects())
     with store.remembering():
         assert (store.content(NS).inventory(), dict(store.objects())) == plain
