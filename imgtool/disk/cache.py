@@ -16,6 +16,7 @@ from imgtool.errors import ImgtoolError
 
 if TYPE_CHECKING:
     from imgtool.disk.layout import Layout
+    from imgtool.disk.workspace import Workspace
 
 _SIZE_MAX = 1 << 28
 _FEW = 64
@@ -32,17 +33,14 @@ def load(layout: Layout, name: str) -> Any:
         return None
 
 
-def save(layout: Layout, new: str, name: str, value: Any) -> None:
-    """Keep a value that JSON can hold. Where that fails it is not kept; nor is it durable.
-
-    Args:
-        new: a path in a workspace, where nothing is yet.
-    """
+def save(layout: Layout, workspace: Workspace, name: str, value: Any) -> None:
+    """Keep a value that JSON can hold. Where that fails it is not kept; nor is it durable."""
     import json
 
     body = json.dumps(value, separators=(",", ":"), check_circular=False).encode()
     with suppress(ImgtoolError):
         batch = atomic.Batch()
+        new = workspace.new_path()
         batch.mkdirs(layout.cache)
         atomic.write_new(new, _head(body) + b"\n" + body)
         batch.rename(new, layout.cached(name))

@@ -210,7 +210,7 @@ class Remembered:
     def keep(self, workspace: Workspace) -> None:
         """Put all that was asked for into `cache/`, if much of it is not there yet."""
         if cache.is_worth(self._new, len(self._seen)):
-            self._save(workspace.new_path())
+            self._save(workspace)
 
     def _holds(self, key: str, identity: read.Identity, columns: Columns) -> bool:
         """Whether that is what a directory has, from which something was removed: a stamp hides what else was
@@ -222,7 +222,7 @@ class Remembered:
             return listed.identity == identity and names == set(columns[0].split())
         return False
 
-    def _save(self, new: str) -> None:
+    def _save(self, workspace: Workspace) -> None:
         sizes: dict[str, tuple[int, list[int]]] = {}  # by the digests
         directories = {}
         for key, seen in self._seen.items():
@@ -238,7 +238,7 @@ class Remembered:
                 continue  # an object that is not as its record says: let the next gc look
             directories[key] = [identity, n, *others]
         pairs = [(rests, own) for rests, (_, own) in sizes.items()]
-        cache.save(self._layout, new, _CACHE, [pairs, directories])
+        cache.save(self._layout, workspace, _CACHE, [pairs, directories])
 
 
 def _done(tasks: Sequence[tuple[int, Callable[[], Any]]]) -> list[tuple[int, Any]]:

@@ -110,7 +110,7 @@ class DiskStore(DiskRecords):
 
         with suppress(ImgtoolError):  # what must not be written is not
             self.engine.check_writable()
-            cache.save(self.engine.layout, self.engine.workspace.new_path(), name, value)
+            cache.save(self.engine.layout, self.engine.workspace, name, value)
 
     def since_gc(self) -> Iterator[Happening]:
         from imgtool.disk import gc_log
